@@ -1,0 +1,1 @@
+"""Self-supervised visual pretraining with cross-context learning."""

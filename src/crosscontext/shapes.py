@@ -1,0 +1,21 @@
+"""The letters of tensor shapes, used in every signature as ``Float[Tensor, "B D"]``.
+
+======  =====================================================================
+letter  meaning
+======  =====================================================================
+B       images in a batch
+N       images in a data set
+C       channels of a stage map, or colour channels of an image
+H W     height and width of an image, h w of a stage map, in pixels
+S       side of a square view, in pixels
+D       width of an embedding or feature vector
+K       slots of the memory
+V       classes
+======  =====================================================================
+
+The test session checks all annotations at run time; in production they cost nothing.
+"""
+
+from jaxtyping import Bool, Float, Int, Int64, UInt8, UInt32
+
+__all__ = ["Bool", "Float", "Int", "Int64", "UInt8", "UInt32"]
