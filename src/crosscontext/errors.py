@@ -4,17 +4,16 @@ Every message says what is wrong with the value, what was expected, and what to 
 Only `cli.py` turns an error into a printed line and an exit code.
 """
 
-from typing import ClassVar
-
 EXIT_OK = 0
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
+EXIT_OF_SIGNAL = 128
+EXIT_INTERRUPTED = EXIT_OF_SIGNAL + 2
+EXIT_TERMINATED = EXIT_OF_SIGNAL + 15
 
 
 class CrossContextError(Exception):
     """Any failure that a user can understand and mend."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class SettingsError(CrossContextError, ValueError):
@@ -47,3 +46,11 @@ class StoppedEarlyError(CrossContextError):
     """The run was asked to stop and saved a good checkpoint: the same command with --resume goes on."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: a scheduler may run the job again
+
+
+class InterruptedRunError(CrossContextError):
+    """Ctrl-C or SIGTERM ended a run after it saved a checkpoint; exit code 130 or 143."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_code = EXIT_OF_SIGNAL + signal_number

@@ -15,9 +15,7 @@ _WORD = np.uint64(32)
 _ROUNDS = 10
 
 
-def philox(
-    counter: UInt32[np.ndarray, "N 4"], key: tuple[int, int]
-) -> UInt32[np.ndarray, "N 4"]:
+def philox(counter: UInt32[np.ndarray, "N 4"], key: tuple[int, int]) -> UInt32[np.ndarray, "N 4"]:
     """Scramble counters into random words: Philox-4x32-10, one call for many counters.
 
     Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 4.3. NumPy's

@@ -1,0 +1,25 @@
+"""Backbones: images → stage maps. A plain name, e.g. ``resnet18`` or ``convnext_tiny``, stands for its settings."""
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from crosscontext.backbones.contract import Backbone, Stage
+from crosscontext.backbones.resnet import ResNetSettings
+from crosscontext.backbones.timm_models import TimmSettings
+
+__all__ = ["Backbone", "BackboneSettings", "ResNetSettings", "Stage", "TimmSettings"]
+
+
+def _from_text(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if resnet := re.fullmatch(r"resnet(10|18|34|50|101)?", value):
+        return {"name": "resnet", "depth": int(resnet[1] or 18)}
+    return {"name": "timm", "model": value}
+
+
+BackboneSettings = Annotated[
+    ResNetSettings | TimmSettings, Field(discriminator="name"), BeforeValidator(_from_text)
+]

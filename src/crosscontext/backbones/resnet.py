@@ -1,0 +1,83 @@
+"""ResNets, also narrow ones and with a stem for small images, with the key names of torchvision and timm."""
+
+from pathlib import Path
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crosscontext.backbones.contract import Backbone, Stage
+from crosscontext.settings import Settings
+from crosscontext.weights import load_exactly, read_weights
+
+_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+_FIRST_BOTTLENECK_DEPTH = 50
+SMALL_IMAGE = 64
+
+
+class ResNetSettings(Settings):
+    """A ResNet of He et al., CVPR 2016."""
+
+    name: Literal["resnet"] = "resnet"
+    depth: Literal[10, 18, 34, 50, 101] = 18
+    """Number of layers; basic blocks up to 34, bottlenecks from 50 on."""
+
+    width: float = 1.0
+    """Multiplies the channels of all layers, 64 to 512 of them; 0.25 suits a computer without GPU."""
+
+    stem: Literal["auto", "small", "large"] = "auto"
+    """small: one 3×3 convolution of stride 1, for images below 64 px. large: 7×7 of stride 2 and max-pooling.
+    auto: by the image size."""
+
+    weights: Path | None = None
+    """Start from this file (.safetensors, or a PyTorch state dict) instead of random weights."""
+
+    def resolve(self, image_size: int) -> "ResNetSettings":
+        """Settle the stem: small for images below 64 px."""
+        if self.stem != "auto":
+            return self
+        return self.model_copy(update={"stem": "small" if image_size < SMALL_IMAGE else "large"})
+
+    def build(self) -> "ResNet":
+        """Build the network, on the CPU, with random or given weights."""
+        return ResNet(self)
+
+
+class ResNet(Backbone):
+    """Images → the maps of layer1 … layer4."""
+
+    def __init__(self, settings: ResNetSettings):
+        from timm.models.resnet import BasicBlock, Bottleneck, make_blocks
+        from timm.models.resnet import ResNet as TimmResNet
+
+        super().__init__()
+        block = Bottleneck if settings.depth >= _FIRST_BOTTLENECK_DEPTH else BasicBlock
+        blocks = _BLOCKS[settings.depth]
+        stem_channels, *_ = channels = [
+            max(8, round(width * settings.width)) for width in (64, 128, 256, 512)
+        ]
+        self.model = TimmResNet(block, blocks, num_classes=0, global_pool="", channels=channels)
+        small = settings.stem == "small"
+        if small or stem_channels != self.model.bn1.num_features:  # timm fixes the stem at 64 channels
+            kernel, stride, padding = (3, 1, 1) if small else (7, 2, 3)
+            self.model.conv1 = nn.Conv2d(3, stem_channels, kernel, stride, padding, bias=False)
+            self.model.bn1 = nn.BatchNorm2d(stem_channels)
+            for name, layer in make_blocks((block,) * 4, channels, blocks, stem_channels)[0]:
+                setattr(self.model, name, layer)
+        if small:
+            self.model.maxpool = nn.Identity()
+        self.model.init_weights(zero_init_last=False)  # as the published code, which uses torchvision's
+        first_stride = 1 if small else 4
+        self.stages = tuple(
+            Stage(f"layer{i + 1}", channels[i] * block.expansion, first_stride * 2**i) for i in range(4)
+        )
+        if settings.weights is not None:
+            weights = {k: v for k, v in read_weights(settings.weights).items() if not k.startswith("fc.")}
+            load_exactly(self.model, weights, str(settings.weights))
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> list[Tensor]:
+        """Compute the maps of layer1 … layer4."""
+        maps: list[Tensor] = self.model.forward_intermediates(
+            images, indices=[1, 2, 3, 4], intermediates_only=True
+        )
+        return maps

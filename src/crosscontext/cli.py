@@ -1,0 +1,196 @@
+"""The command line: one function a verb. Settings are read here, and errors become lines and exit codes.
+
+recipe + options → **cli** → pretrain · evaluate · preview. Heavy imports wait until their verb is asked for.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from crosscontext.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    CrossContextError,
+    SettingsError,
+)
+
+_EXIT_FAILURE = 1
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        arguments: what follows the program's name; those of the process by default.
+
+    Returns:
+        The exit code, as `errors.py` lists them.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader has seen enough, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _EXIT_FAILURE
+    except CrossContextError as error:
+        _complain(str(error))
+        return error.exit_code
+    except Exception as error:
+        _complain(
+            f"{type(error).__name__}: {error}\nThis was not foreseen; CROSSCONTEXT_DEBUG=1 shows where."
+        )
+        return _EXIT_FAILURE
+    return code
+
+
+def pretrain(arguments: Sequence[str]) -> None:
+    """Train a backbone on images without labels."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.layers import Layer, resolve
+    from crosscontext.pretrain import PretrainSettings
+    from crosscontext.pretrain import pretrain as run
+    from crosscontext.recipes import find_recipe, shipped_recipes
+    from crosscontext.resuming import refuse_changes, saved_layer
+    from crosscontext.settings import load_yaml
+    from crosscontext.tracking import console_progress
+
+    shipped = ", ".join(name for name, _ in shipped_recipes("pretrain")) or "none"
+    summary = f"{pretrain.__doc__}\nRECIPE: a YAML file, or the name of a shipped one: {shipped}."
+    verb = Verb("crosscontext pretrain [RECIPE] [OPTIONS]", summary, PretrainSettings)
+    line = parse(arguments, verb)
+    layers = line.layers
+    recipe = _at_most_one(line.positionals)
+    if recipe is not None:
+        path = find_recipe("pretrain", recipe)
+        layers = (Layer(str(path), load_yaml(path)), *layers)
+    saved = None if "help" in line.flags else saved_layer(layers)
+    if saved is not None:
+        layers = (saved, *layers)
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    settings = resolve(PretrainSettings, layers)
+    if saved is not None:
+        refuse_changes(saved, settings)
+    with console_progress() as progress:
+        folder = run(settings, progress)
+    print(f"encoder: {folder.encoder}")
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """Score the encoder of a run, next to pixels and an untrained twin."""
+    from rich.console import Console
+
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.evaluate import EvaluateSettings
+    from crosscontext.evaluate import evaluate as run
+    from crosscontext.layers import COMMAND_LINE, Layer, resolve
+    from crosscontext.report import score_table
+    from crosscontext.run_folder import RunFolder
+
+    summary = f"{evaluate.__doc__}\nRUN: the folder that pretrain wrote."
+    flags = {"json": "Print the scores as one JSON list, and nothing else."}
+    verb = Verb("crosscontext evaluate RUN [OPTIONS]", summary, EvaluateSettings, flags)
+    line = parse(arguments, verb)
+    folder = _at_most_one(line.positionals)
+    layers = line.layers if folder is None else (Layer(COMMAND_LINE, {"run": folder}), *line.layers)
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    settings = resolve(EvaluateSettings, layers)
+    scores = run(settings, _notify)
+    if "json" in line.flags:
+        print(json.dumps([score.model_dump(mode="json") for score in scores]))
+    else:
+        Console().print(score_table(scores))
+        print(f"encoder: {RunFolder(settings.run).encoder}")
+
+
+def views(arguments: Sequence[str]) -> None:
+    """Draw a few images with their views."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.layers import resolve
+    from crosscontext.preview import PreviewSettings, preview
+
+    verb = Verb("crosscontext views --data DIR [OPTIONS]", str(views.__doc__), PreviewSettings)
+    line = parse(arguments, verb)
+    _refuse(line.positionals)
+    if (text := answer(verb, line.flags, line.layers)) is not None:
+        print(text)
+        return
+    print(f"views: {preview(resolve(PreviewSettings, line.layers))}")
+
+
+VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "pretrain": pretrain,
+    "evaluate": evaluate,
+    "views": views,
+}
+"""What the program can do, by the word that asks for it."""
+
+
+def _run(arguments: Sequence[str]) -> int:
+    verb, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if verb in VERBS:
+        VERBS[verb](rest)
+    elif verb in ("--help", "-h", "help"):
+        print(_overview())
+    elif verb == "--version":
+        from importlib.metadata import version
+
+        print(f"crosscontext {version('crosscontext')}")
+    else:
+        from crosscontext.complaints import nearest
+
+        there_are = f"there are {', '.join(VERBS)}{nearest(verb, list(VERBS)) or '.'}"
+        raise SettingsError(
+            f"Unknown verb '{verb}'; {there_are}" if verb else f"The verb is missing; {there_are}"
+        )
+    return EXIT_OK
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {name:12}{function.__doc__}" for name, function in VERBS.items())
+    return (
+        "usage: crosscontext VERB [OPTIONS]\n\n"
+        "Turn a folder of unlabelled images into a visual backbone,\n"
+        "and prove what it is worth.\n\n"
+        f"{verbs}\n\n"
+        "  crosscontext VERB --help    all options of a verb\n"
+        "  crosscontext --version"
+    )
+
+
+def _at_most_one(positionals: Sequence[str]) -> str | None:
+    _refuse(positionals[1:])
+    return positionals[0] if positionals else None
+
+
+def _refuse(positionals: Sequence[str]) -> None:
+    if positionals:
+        raise SettingsError(f"Unexpected argument '{positionals[0]}'. Options begin with --; see --help.")
+
+
+def _notify(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _complain(message: str) -> None:
+    if os.environ.get("CROSSCONTEXT_DEBUG"):
+        traceback.print_exc()
+    for line in message.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(EXIT_TERMINATED)

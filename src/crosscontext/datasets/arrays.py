@@ -1,0 +1,27 @@
+"""Images that lie in memory: pixels (N, H, W[, 3]) → **arrays** → PIL images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from crosscontext.datasets.contract import Dataset, Labels
+from crosscontext.shapes import UInt8
+
+
+class ArrayDataset(Dataset):
+    """A data set over an array of grey or RGB pixels, which is kept, not copied."""
+
+    def __init__(
+        self,
+        pixels: UInt8[np.ndarray, "N H W 3"] | UInt8[np.ndarray, "N H W"],
+        names: Sequence[str],
+        labels: Labels | None,
+    ) -> None:
+        self.pixels = pixels
+        self.names = names
+        self.labels = labels
+
+    def image(self, index: int) -> Image.Image:
+        """Copy one image out of the array, as RGB."""
+        return Image.fromarray(self.pixels[index]).convert("RGB")

@@ -1,0 +1,127 @@
+"""The one door through which image files enter: path or bytes → **decode** → upright RGB picture.
+
+Whatever the file holds, either eight bits of red, green and blue come out, or an ImageError.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from crosscontext.errors import ImageError
+
+EXTENSIONS = frozenset(
+    (
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    )
+)
+"""Endings of the files that are taken for images, in lower case."""
+
+# Named, so that a file of another kind never reaches a decoder that runs an outside program (EPS).
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+
+# EXIF orientation → what makes the picture upright. Pillow's exif_transpose does the same, but also writes
+# the EXIF block anew, and fails on some damaged ones.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What shows through transparent pixels. On black or white, line art of the same colour would vanish; mid-grey
+# keeps both, and is close to zero after normalisation.
+_BACKDROP = (128, 128, 128, 255)
+
+
+def decode(source: Path | bytes, name: str) -> Image.Image:
+    """Decode the first frame of an image file: JPEG, PNG, WebP, BMP, GIF, TIFF or PPM.
+
+    The picture is turned as its EXIF orientation says, transparency is laid over mid-grey, CMYK is converted
+    without colour profile, and deep greys become 8 bits (see `_eight_bits`).
+
+    Args:
+        source: the file, or its content.
+        name: of the image, for the error message.
+
+    Returns:
+        A picture in mode RGB, of any size.
+
+    Raises:
+        ImageError: the file is missing, empty, truncated or damaged, is not an image, or has more pixels than
+            Pillow deems safe (`PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    try:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
+        ) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit and image.width * image.height > limit:  # Pillow itself only warns up to twice the limit
+                raise Image.DecompressionBombError(f"{image.width} × {image.height} exceeds {limit} pixels")
+            image.load()
+            return _as_rgb(_upright(image))
+    except Exception as cause:  # damaged bytes raise OSError, SyntaxError, ValueError, struct.error, and more
+        raise ImageError(
+            f"cannot decode {name!r}: {_reason(source, cause)}. Expected a whole JPEG, PNG, WebP, BMP, GIF, "
+            "TIFF or PPM file; replace or remove it."
+        ) from cause
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged EXIF block, of which there are many, says nothing against the pixels
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bits(image)
+    elif image.has_transparency_data:
+        backdrop = Image.new("RGBA", image.size, _BACKDROP)
+        image = Image.alpha_composite(backdrop, image.convert("RGBA"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale a deep grey picture to 8 bits.
+
+    16-bit integers are scaled by the full range of the type, and floats within [0, 1] by 1, not by the range
+    of each picture: so relative intensities survive, within and between pictures (Pillow's own conversion
+    cuts everything above 255 to white). Sensors with fewer bits, say 12 in a 16-bit file, hence give dark
+    pictures: stretch them beforehand. Other values have no known range: the picture's own ends serve.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    full_range = 1 if image.mode == "F" else 65535
+    if low >= 0 and high <= full_range:
+        low, high = 0.0, full_range
+    scaled = (np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) * (255 / ((high - low) or 1))
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _reason(source: Path | bytes, cause: Exception) -> str:
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size if source.is_file() else None
+    if size == 0:
+        return "the file is empty"
+    if isinstance(cause, UnidentifiedImageError):
+        return "its content is not of a known image format"
+    return f"{type(cause).__name__}: {cause}"

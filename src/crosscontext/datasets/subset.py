@@ -1,0 +1,26 @@
+"""A part of a data set, itself a data set."""
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from crosscontext.datasets.contract import Dataset, Labels
+
+
+class Subset(Dataset):
+    """Some images of another data set, in the order given.
+
+    Args:
+        whole: where the images come from.
+        indices: of the images to keep.
+    """
+
+    def __init__(self, whole: Dataset, indices: Sequence[int]):
+        self._whole, self._indices = whole, list(indices)
+        self.names = [whole.names[i] for i in self._indices]
+        labels = whole.labels
+        self.labels = labels and Labels(labels.class_names, labels.classes[self._indices])
+
+    def image(self, index: int) -> Image.Image:
+        """Decode one image of the part."""
+        return self._whole.image(self._indices[index])

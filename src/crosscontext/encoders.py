@@ -1,0 +1,175 @@
+"""A backbone with its preprocessing: what pretraining leaves, and what everything after it takes.
+
+pretrain → **encoders** → features, export
+"""
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from crosscontext.backbones import Backbone, BackboneSettings
+from crosscontext.contexts import pool
+from crosscontext.errors import CheckpointError
+from crosscontext.run_folder import RunFolder, write_atomically
+from crosscontext.settings import Settings
+from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD
+from crosscontext.weights import load_exactly, read_weights
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "crosscontext"
+_CROPPED_FROM = 64
+
+
+class Preprocessing(Settings):
+    """How a picture becomes the input of an encoder: short side resized, centre cut out, normalised."""
+
+    image_size: int = Field(ge=8)
+    """Side of the input, in pixels."""
+
+    crop_fraction: float = Field(gt=0, le=1)
+    """Side of the centre crop over the short side that the picture is resized to."""
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Of the colours, for values in [0, 1]."""
+
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Of the colours, for values in [0, 1]."""
+
+    @classmethod
+    def for_size(cls, image_size: int) -> "Preprocessing":
+        """The field's standard: 224 px out of 256, and small images whole."""
+        return cls(image_size=image_size, crop_fraction=0.875 if image_size >= _CROPPED_FROM else 1.0)
+
+    def __call__(self, picture: Image.Image) -> Float[Tensor, "3 S S"]:
+        """Preprocess one picture of any size and mode."""
+        from torchvision.transforms.v2 import functional as transforms
+
+        short = round(self.image_size / self.crop_fraction)
+        picture = picture if picture.mode == "RGB" else picture.convert("RGB")
+        if min(picture.size) != short:
+            picture = transforms.resize(picture, [short])
+        if picture.size != (self.image_size, self.image_size):
+            picture = transforms.center_crop(picture, [self.image_size])
+        pixels: Tensor = transforms.pil_to_tensor(picture).float().div_(255)
+        return transforms.normalize(pixels, list(self.mean), list(self.std), inplace=True)
+
+
+class EncoderCard(Settings):
+    """What is written into the file beside the weights."""
+
+    format_version: int = FORMAT_VERSION
+    """Of this layout."""
+
+    backbone: BackboneSettings
+    """Builds the network that the weights fit into; it is resolved."""
+
+    preprocessing: Preprocessing
+    """Of the pictures."""
+
+    made_by: str
+    """Version of the library."""
+
+    step: int
+    """Steps of pretraining."""
+
+
+class Encoder(nn.Module):
+    """Pictures → feature vectors: the global average of the last stage map."""
+
+    def __init__(self, backbone: Backbone, card: EncoderCard):
+        super().__init__()
+        self.backbone = backbone
+        self.card = card
+
+    @property
+    def backbone_settings(self) -> BackboneSettings:
+        """What builds such a backbone."""
+        return self.card.backbone
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What `preprocess` does, as settings."""
+        return self.card.preprocessing
+
+    @property
+    def width(self) -> int:
+        """Length D of a feature vector."""
+        return self.backbone.stages[-1].channels
+
+    @property
+    def digest(self) -> str:
+        """Identifies the weights: 16 hexadecimal digits of SHA-256 over names and values."""
+        sha = hashlib.sha256()
+        for name, value in sorted(self.backbone.model.state_dict().items()):
+            sha.update(name.encode())
+            sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return sha.hexdigest()[:16]
+
+    def preprocess(self, picture: Image.Image) -> Float[Tensor, "3 S S"]:
+        """Turn a picture into an input; stack several to a batch."""
+        return self.preprocessing(picture)
+
+    def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Compute one feature vector an image."""
+        return pool(self.backbone(images)[-1])
+
+
+def save_encoder(path: Path, encoder: Encoder) -> None:
+    """Write an encoder: weights with the key names of their framework, and its card in the metadata."""
+    weights = {
+        name: value.detach().cpu().contiguous() for name, value in encoder.backbone.model.state_dict().items()
+    }
+    content = save(weights, metadata={_METADATA_KEY: encoder.card.model_dump_json()})
+    write_atomically(path, lambda file: file.write(content))
+
+
+def load_encoder(path: Path | str) -> Encoder:
+    """Load an encoder, in evaluation mode, on the CPU.
+
+    Args:
+        path: of a run folder, or of an encoder file.
+
+    Raises:
+        CheckpointError: there is none, the file is damaged, or it was written by something else.
+    """
+    path = Path(path)
+    file = RunFolder(path).encoder if path.is_dir() else path
+    if not file.is_file():
+        raise CheckpointError(
+            f"There is no encoder {file}. Give a run folder that `crosscontext pretrain` has written, "
+            "or a file encoder.safetensors."
+        )
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+    except SafetensorError as error:
+        raise CheckpointError(f"{file} is not a whole safetensors file: {error}. Write it again.") from error
+    try:
+        card = EncoderCard.model_validate_json(metadata.get(_METADATA_KEY, ""))
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"{file} has weights, but not the card of an encoder of format {FORMAT_VERSION}. "
+            "Give a file that crosscontext has written; to start training from foreign weights, set backbone.weights."
+        ) from error
+    encoder = Encoder(card.backbone.model_copy(update={"weights": None}).build(), card)
+    load_exactly(encoder.backbone.model, read_weights(file), str(file))
+    return encoder.eval()
+
+
+def encoder_of(
+    backbone: Backbone, settings: BackboneSettings, preprocessing: Preprocessing, step: int
+) -> Encoder:
+    """Wrap a backbone that is being trained; the weights are shared, not copied."""
+    made_by = f"crosscontext {version('crosscontext')}"
+    return Encoder(
+        backbone, EncoderCard(backbone=settings, preprocessing=preprocessing, made_by=made_by, step=step)
+    )

@@ -1,0 +1,140 @@
+"""A model over a data set, once: images → **features** → tasks, health, search.
+
+Every readable image counts exactly once, in the order of the data set; neither the batch size nor the
+number of workers changes the result.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol, Self, runtime_checkable
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from crosscontext.datasets.contract import Dataset
+from crosscontext.errors import DataError, ImageError
+from crosscontext.shapes import Float, Int64
+
+_BATCHES_AHEAD = 2
+
+
+@runtime_checkable
+class FeatureModel(Protocol):
+    """What turns images into features: an encoder, or a reference that it is compared with."""
+
+    training: bool
+
+    @property
+    def width(self) -> int:
+        """Length of a feature vector."""
+
+    @property
+    def digest(self) -> str:
+        """Identifies the weights."""
+
+    def preprocess(self, picture: Image.Image) -> Tensor:
+        """Turn a picture into the (3, S, S) input of the model."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Compute features (B, D) of images (B, 3, S, S)."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """As of `nn.Module`; their device is where images are sent."""
+
+    def train(self, mode: bool = True) -> Self:
+        """As of `nn.Module`."""
+
+
+class Features(NamedTuple):
+    """The features of the readable images of a data set, on the CPU."""
+
+    values: Float[Tensor, "N D"]
+    """float32."""
+
+    classes: Int64[Tensor, " N"] | None
+    """Indices into the class names of the data set; None where it has no labels."""
+
+    names: tuple[str, ...]
+    skipped: dict[str, str]
+    """Name of each unreadable image → why."""
+
+
+class LoadedBatch(NamedTuple):
+    """Preprocessed images, and which ones they are."""
+
+    images: Float[Tensor, "B 3 S S"]
+    indices: list[int]
+
+
+def extract(model: FeatureModel, dataset: Dataset, batch_size: int, workers: int) -> Features:
+    """Compute the features of all readable images.
+
+    Args:
+        model: is put into evaluation mode, and back.
+        dataset: with or without labels.
+        batch_size: images in one forward pass.
+        workers: threads that decode; 0 counts as 1.
+
+    Raises:
+        DataError: not a single image can be read.
+    """
+    skipped: dict[str, str] = {}
+    rows: list[Tensor] = []
+    kept: list[int] = []
+    was_training = model.training
+    model.train(False)
+    try:
+        with torch.no_grad():
+            for images, indices in load_batches(model, dataset, batch_size, workers, skipped):
+                rows.append(model(images).float().cpu())
+                kept += indices
+    finally:
+        model.train(was_training)
+    if not rows:
+        causes = "; ".join(list(skipped.values())[:3])
+        raise DataError(f"None of {len(dataset.names)} images can be read: {causes}. Check the data folder.")
+    classes = None if dataset.labels is None else torch.from_numpy(dataset.labels.classes[kept])
+    return Features(torch.cat(rows), classes, tuple(dataset.names[i] for i in kept), skipped)
+
+
+def load_batches(
+    model: FeatureModel, dataset: Dataset, batch_size: int, workers: int, skipped: dict[str, str]
+) -> Iterator[LoadedBatch]:
+    """Decode and preprocess all images in order, two batches ahead of the model.
+
+    Args:
+        model: preprocesses; the images are sent to its device.
+        dataset: is read from several threads.
+        batch_size: images in a batch; batches with unreadable images are smaller.
+        workers: threads; 0 counts as 1.
+        skipped: receives the name and the cause of each unreadable image.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+    def load(index: int) -> Tensor | None:
+        try:
+            return model.preprocess(dataset.image(index))
+        except ImageError as error:
+            skipped[dataset.names[index]] = str(error)
+            return None
+
+    for loads in _ahead(load, len(dataset.names), batch_size, workers):
+        loaded = [(index, image) for index, image in loads if image is not None]
+        if loaded:
+            images = torch.stack([image for _, image in loaded])
+            yield LoadedBatch(images.to(device), [index for index, _ in loaded])
+
+
+def _ahead(
+    load: Callable[[int], Tensor | None], num_images: int, batch_size: int, workers: int
+) -> Iterator[list[tuple[int, Tensor | None]]]:
+    """Call `load` from a pool; no more than a few batches wait in memory, however large the set."""
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        waiting: deque[list[tuple[int, Future[Tensor | None]]]] = deque()
+        for start in range(0, num_images + _BATCHES_AHEAD * batch_size, batch_size):
+            batch = range(start, min(start + batch_size, num_images))
+            waiting.append([(index, pool.submit(load, index)) for index in batch])
+            if len(waiting) > _BATCHES_AHEAD:
+                yield [(index, future.result()) for index, future in waiting.popleft()]

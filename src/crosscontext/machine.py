@@ -1,0 +1,43 @@
+"""What a run trains on: device, threads, versions."""
+
+import os
+import platform
+from importlib.metadata import version
+from typing import Literal
+
+import torch
+
+from crosscontext.errors import SettingsError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def choose_device(device: Device) -> torch.device:
+    """Settle where to train; "auto" takes the first GPU, else the CPU.
+
+    Raises:
+        SettingsError: the device is not there.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
+    if not there[device]:
+        usable = ", ".join(name for name in there if there[name])
+        raise SettingsError(
+            f"device is {device!r}, but this machine offers {usable} to PyTorch. Choose one of these."
+        )
+    return torch.device(device)
+
+
+def describe_machine(device: torch.device) -> dict[str, str | int]:
+    """Collect what may explain a difference between two runs."""
+    packages = ("crosscontext", "torch", "torchvision", "timm", "numpy", "pillow")
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "processor": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor(),
+        "device": str(device),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        **{package: version(package) for package in packages},
+    }

@@ -1,0 +1,178 @@
+"""CGH: cross-context learning between global and hypercolumn features.
+
+Source: Gao, Feng, Patras, WACV 2024, arXiv 2308.13392. The teacher's relations in one context guide the
+student's in the other. A relation method is a set of directed (teacher context → student context) pairs, so
+that ReSSL and all ablations of the paper are settings of this file.
+"""
+
+from typing import Literal, cast
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from crosscontext.backbones.contract import Backbone
+from crosscontext.contexts import ContextName, ContextNetwork, ContextSettings
+from crosscontext.losses import info_nce, relation_cross_entropy
+from crosscontext.memory import MemorySettings
+from crosscontext.methods.contract import Method, Outcome, Views
+from crosscontext.relations import log_relation, relation, relation_entropy, similarities
+from crosscontext.schedules import Duration, Plan, warmup_fraction
+from crosscontext.settings import Settings
+from crosscontext.teacher import Momentum, Teacher, settle_momentum
+
+Pair = Literal["global->hyper", "hyper->global", "global->global", "hyper->hyper"]
+
+_CENTRE_DECAY = 0.9
+
+
+class CGHSettings(Settings):
+    """CGH; the defaults are the published loss, with sizes for small sets."""
+
+    name: Literal["cgh"] = "cgh"
+
+    pairs: tuple[Pair, ...] = Field(("global->hyper", "hyper->global"), min_length=1)
+    """Which teacher context guides which student context; all pairs count alike."""
+
+    temperature_teacher_global: float = Field(0.04, gt=0)
+    """Temperature of the teacher's global relation."""
+
+    temperature_teacher_hyper: float = Field(0.08, gt=0)
+    """Temperature of the teacher's hypercolumn relation."""
+
+    temperature_student_global: float = Field(0.10, gt=0)
+    """Temperature of the student's global relation."""
+
+    temperature_student_hyper: float = Field(0.08, gt=0)
+    """Temperature of the student's hypercolumn relation."""
+
+    temperature_contrast: float = Field(0.2, gt=0)
+    """Temperature of InfoNCE."""
+
+    warmup: Duration = "2.5%"
+    """The loss moves in a line from InfoNCE to the relations over this time; published: 5 of 200 epochs."""
+
+    contrast_kept: float = Field(0.0, ge=0, le=1)
+    """Part of InfoNCE that stays in the loss after the warm-up; published: 0."""
+
+    centring: Literal["none", "mean", "sum"] = "none"
+    """Subtract a running centre, one value a slot, from the teacher's similarities. It is updated with the
+    mean over the batch, or with the sum as the published code does on one process."""
+
+    memory: MemorySettings = MemorySettings()
+    """Size and start of the memory."""
+
+    momentum: Momentum = "auto"
+    """Momentum of the teacher; auto: 0.99 below 300 000 images, else the published 0.999."""
+
+    local_views: int = Field(0, ge=0)
+    """Small crops an image (multi-crop), taught to the student's global context."""
+
+    contexts: ContextSettings = ContextSettings()
+    """Widths and stages of the two contexts."""
+
+    def resolve(self, num_images: int) -> "CGHSettings":
+        """Settle what is "auto" for a set of this many images."""
+        return self.model_copy(
+            update={
+                "memory": self.memory.resolve(num_images),
+                "momentum": settle_momentum(self.momentum, num_images),
+            }
+        )
+
+    def build(self, backbone: Backbone, plan: Plan) -> "CGH":
+        """Make student, teacher and memory around a backbone."""
+        return CGH(self.resolve(plan.num_images), backbone, plan)
+
+
+class CGH(Method):
+    """Student, teacher and memory of the published method and of its ablations."""
+
+    student: ContextNetwork
+
+    def __init__(self, settings: CGHSettings, backbone: Backbone, plan: Plan):
+        super().__init__()
+        self.settings = settings
+        self.pairs = [cast("list[ContextName]", pair.split("->")) for pair in settings.pairs]
+        self.context_names = sorted({context for pair in self.pairs for context in pair})
+        self.view_counts = {"weak": 1, "strong": 1, "local": settings.local_views}
+        self.warmup_steps = plan.steps(settings.warmup)
+        self.teacher_temperature = {
+            "global": settings.temperature_teacher_global,
+            "hyper": settings.temperature_teacher_hyper,
+        }
+        self.student_temperature = {
+            "global": settings.temperature_student_global,
+            "hyper": settings.temperature_student_hyper,
+        }
+        self.student = settings.contexts.build(backbone, self.context_names)
+        self.teacher = Teacher(self.student, settings.momentum)
+        self.memory = settings.memory.build(settings.contexts.widths(self.context_names))
+        for context in self.context_names if settings.centring != "none" else ():
+            self.register_buffer(f"centre_{context}", torch.zeros(self.memory.num_slots))
+
+    @property
+    def encoder(self) -> Backbone:
+        """The student's backbone."""
+        return self.student.backbone
+
+    def forward(self, views: Views, step: int) -> Outcome:
+        """Compute the loss: InfoNCE fades into cross-context relations (METHOD, "Loss of one step")."""
+        (weak,), (strong,), local = views["weak"], views["strong"], views.get("local", [])
+        student = self.student(strong)  # context → (B, D)
+        teacher = self.teacher(weak)
+        local_globals = (
+            self.student(torch.cat(local), only={"global"})["global"].chunk(len(local)) if local else ()
+        )
+
+        slots = {name: self.memory.slots(name) for name in self.context_names}
+        seen = {name: [similarities(student[name], slots[name])] for name in self.context_names}
+        if "global" in seen:
+            seen["global"] += [similarities(embedding, slots["global"]) for embedding in local_globals]
+        targets = {
+            name: relation(
+                self._centred(similarities(teacher[name], slots[name]), name), self.teacher_temperature[name]
+            )
+            for name in {source for source, _ in self.pairs}
+        }
+        terms = {
+            f"{target}_from_{source}": torch.stack(
+                [
+                    relation_cross_entropy(targets[source], log_relation(s, self.student_temperature[target]))
+                    for s in seen[target]
+                ]
+            ).mean()
+            for source, target in self.pairs
+        }
+        loss = torch.stack(list(terms.values())).mean()
+
+        related = min(warmup_fraction(step, self.warmup_steps), 1 - self.settings.contrast_kept)
+        if related < 1:
+            contrasts = [
+                info_nce(student[name], teacher[name], seen[name][0], self.settings.temperature_contrast)
+                for name in self.context_names
+            ]
+            terms["contrast"] = torch.stack(contrasts).sum()
+            loss = related * loss + (1 - related) * terms["contrast"]
+
+        measurements = {f"loss_{name}": term.detach() for name, term in terms.items()}
+        for name, probabilities in targets.items():
+            measurements[f"relation_entropy_{name}"] = relation_entropy(probabilities)
+        return Outcome(loss, measurements, keys=teacher)
+
+    def _centred(self, similarity: Float[Tensor, "B K"], context: str) -> Float[Tensor, "B K"]:
+        if self.settings.centring == "none":
+            return similarity
+        return similarity - self.get_buffer(f"centre_{context}")[: similarity.shape[1]]
+
+    @torch.no_grad()
+    def after_step(self, outcome: Outcome) -> None:
+        """Centres see the memory of this step, then the memory advances, then the teacher moves."""
+        if self.settings.centring != "none":
+            for name, keys in outcome.keys.items():
+                similarity = similarities(keys, self.memory.slots(name))
+                seen = similarity.mean(0) if self.settings.centring == "mean" else similarity.sum(0)
+                self.get_buffer(f"centre_{name}")[: len(seen)].lerp_(seen, 1 - _CENTRE_DECAY)
+        self.memory.push(outcome.keys)
+        self.teacher.follow(self.student)

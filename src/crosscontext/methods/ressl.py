@@ -1,0 +1,102 @@
+"""ReSSL: the teacher's relations in the global context guide the student's in the same one.
+
+Source: Zheng et al., NeurIPS 2021, arXiv 2107.09282. CGH with the one pair global → global and no contrast;
+this file says so with ReSSL's own names and without the unused parts.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from crosscontext.backbones.contract import Backbone
+from crosscontext.contexts import ContextNetwork, ContextSettings
+from crosscontext.losses import relation_cross_entropy
+from crosscontext.memory import MemorySettings
+from crosscontext.methods.contract import Method, Outcome, Views
+from crosscontext.relations import log_relation, relation, relation_entropy, similarities
+from crosscontext.schedules import Plan
+from crosscontext.settings import Settings
+from crosscontext.teacher import Momentum, Teacher, settle_momentum
+
+
+class ReSSLSettings(Settings):
+    """ReSSL, with sizes for small sets."""
+
+    name: Literal["ressl"] = "ressl"
+
+    temperature_teacher: float = Field(0.04, gt=0)
+    """Temperature of the teacher's relation."""
+
+    temperature_student: float = Field(0.10, gt=0)
+    """Temperature of the student's relation."""
+
+    memory: MemorySettings = MemorySettings()
+    """Size and start of the memory."""
+
+    momentum: Momentum = "auto"
+    """Momentum of the teacher; auto: 0.99 below 300 000 images, else the published 0.999."""
+
+    local_views: int = Field(0, ge=0)
+    """Small crops an image (multi-crop), taught like the strong view."""
+
+    contexts: ContextSettings = ContextSettings()
+    """Widths of the global context."""
+
+    def resolve(self, num_images: int) -> "ReSSLSettings":
+        """Settle what is "auto" for a set of this many images."""
+        return self.model_copy(
+            update={
+                "memory": self.memory.resolve(num_images),
+                "momentum": settle_momentum(self.momentum, num_images),
+            }
+        )
+
+    def build(self, backbone: Backbone, plan: Plan) -> "ReSSL":
+        """Make student, teacher and memory around a backbone."""
+        return ReSSL(self.resolve(plan.num_images), backbone)
+
+
+class ReSSL(Method):
+    """Student, teacher and memory of ReSSL."""
+
+    student: ContextNetwork
+
+    def __init__(self, settings: ReSSLSettings, backbone: Backbone):
+        super().__init__()
+        self.settings = settings
+        self.view_counts = {"weak": 1, "strong": 1, "local": settings.local_views}
+        self.student = settings.contexts.build(backbone, {"global"})
+        self.teacher = Teacher(self.student, settings.momentum)
+        self.memory = settings.memory.build(settings.contexts.widths({"global"}))
+
+    @property
+    def encoder(self) -> Backbone:
+        """The student's backbone."""
+        return self.student.backbone
+
+    def forward(self, views: Views, step: int) -> Outcome:
+        """Compute the cross-entropy between the relations of a weak view and of every other view."""
+        (weak,), strong, local = views["weak"], views["strong"], views.get("local", [])
+        keys, slots = self.teacher(weak), self.memory.slots("global")
+        target = relation(similarities(keys["global"], slots), self.settings.temperature_teacher)
+        losses = [
+            relation_cross_entropy(
+                target,
+                log_relation(
+                    similarities(self.student(view)["global"], slots), self.settings.temperature_student
+                ),
+            )
+            for view in [*strong, *local]
+        ]
+        loss = torch.stack(losses).mean()
+        measurements = {
+            "loss_global_from_global": loss.detach(),
+            "relation_entropy_global": relation_entropy(target),
+        }
+        return Outcome(loss, measurements, keys)
+
+    def after_step(self, outcome: Outcome) -> None:
+        """Push the keys and move the teacher."""
+        self.memory.push(outcome.keys)
+        self.teacher.follow(self.student)

@@ -1,0 +1,190 @@
+"""What a run is: its settings, and how everything that is left open in them is settled before the first step."""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from crosscontext.backbones import BackboneSettings, ResNetSettings
+from crosscontext.datasets import DatasetSettings
+from crosscontext.datasets.contract import Dataset
+from crosscontext.errors import DataError, ImageError, SettingsError
+from crosscontext.machine import Device
+from crosscontext.methods import CGHSettings, MethodSettings
+from crosscontext.monitor import MonitorSettings
+from crosscontext.optimizers import OptimizerSettings
+from crosscontext.randomness import permutation
+from crosscontext.schedules import Duration
+from crosscontext.settings import Settings
+from crosscontext.views import ViewsSettings
+from crosscontext.views import resolve as resolve_views
+
+_SAMPLED_IMAGES = 64
+_USUAL_SIZES = (32, 48, 64, 96, 128, 160, 224)
+_DEFAULT_EPOCHS = 200.0
+
+
+class PretrainSettings(Settings):
+    """A whole run. Of epochs, steps, images and minutes one is given; none means 200 epochs."""
+
+    ONE_OF: ClassVar[tuple[str, ...]] = ("epochs", "steps", "images", "minutes")
+    """Ways to say the same: settings that name one of them replace the others."""
+
+    data: DatasetSettings
+    """A folder of images, or the name of a data set: shapes, cifar10, cifar100, stl10, …"""
+
+    out: Path
+    """Run folder to write."""
+
+    epochs: float | None = Field(None, gt=0)
+    """Length of the run in passes over the set."""
+
+    steps: int | None = Field(None, ge=1)
+    """Length of the run in steps."""
+
+    images: float | None = Field(None, gt=0)
+    """Length of the run in images seen."""
+
+    minutes: float | None = Field(None, gt=0)
+    """Length of the run in minutes of training, turned into steps by timing a rehearsal."""
+
+    batch_size: int = Field(256, ge=2)
+    """Images in a step."""
+
+    image_size: Literal["auto"] | int = "auto"
+    """Side of the views in pixels; auto: by the median size of the images, at most 224."""
+
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Decides the first weights, the order of the images and all augmentations."""
+
+    backbone: BackboneSettings = ResNetSettings()
+    """Network to train: resnet10 … resnet101, or any name of timm."""
+
+    method: MethodSettings = CGHSettings()
+    """Objective: cgh, moco or ressl."""
+
+    views: ViewsSettings = ViewsSettings()
+    """Augmentations."""
+
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """Optimiser and its schedule."""
+
+    monitor: MonitorSettings = MonitorSettings()
+    """Measurements during training."""
+
+    log_every: Duration = "10 steps"
+    """Time between lines of metrics.jsonl."""
+
+    checkpoint_every: Duration = "5%"
+    """Time between checkpoints; there is one at the end too."""
+
+    stop_after: Duration | None = None
+    """Stop this session after so long, with a checkpoint and exit code 75; --resume goes on."""
+
+    device: Device = "auto"
+    """Where to train; auto: the first GPU, else the CPU."""
+
+    threads: int | None = Field(None, ge=1)
+    """CPU threads of the mathematics; by default all cores."""
+
+    workers: int = Field(2, ge=0)
+    """Threads that decode images ahead of training; 0: decode in between."""
+
+    resume: bool = False
+    """Go on from the last checkpoint in the run folder."""
+
+    overwrite: bool = False
+    """Replace the run in the run folder."""
+
+
+def settle(settings: PretrainSettings, dataset: Dataset, say: Callable[[str], None]) -> PretrainSettings:
+    """Settle all that is "auto" by the images, and turn the budget into steps; minutes stay.
+
+    Args:
+        settings: as given.
+        dataset: the training images.
+        say: is told in one line what was settled.
+
+    Raises:
+        SettingsError: two budgets, or a batch larger than the set.
+        DataError: no image can be read.
+    """
+    num_images = len(dataset.names)
+    if settings.batch_size > num_images:
+        raise SettingsError(
+            f"batch_size is {settings.batch_size}, but there are only {num_images} training images. "
+            f"Set --batch-size to at most {num_images}, or add images."
+        )
+    image_size = auto_image_size(dataset) if settings.image_size == "auto" else settings.image_size
+    settled = settings.model_copy(
+        update={
+            "image_size": image_size,
+            "backbone": settings.backbone.resolve(image_size),
+            "method": settings.method.resolve(num_images),
+            "views": resolve_views(settings.views, image_size),
+            **budget_in_steps(settings, num_images),
+        }
+    )
+    after = dict(_leaves(settled.model_dump(mode="json")))
+    autos = [
+        f"{key} {after[key]}"
+        for key, value in _leaves(settings.model_dump(mode="json"))
+        if value == "auto" and key in after and after[key] != "auto"
+    ]
+    if autos:
+        say(f"settled for {num_images} images of about {image_size} px: {', '.join(autos)}")
+    return settled
+
+
+def budget_in_steps(settings: PretrainSettings, num_images: int) -> dict[str, float | int | None]:
+    """Turn epochs, images or steps into steps; minutes are left as they are.
+
+    Returns:
+        New values of the four fields, one of which is not None.
+
+    Raises:
+        SettingsError: more than one is given.
+    """
+    given = [name for name in settings.ONE_OF if getattr(settings, name) is not None]
+    if len(given) > 1:
+        values = ", ".join(f"{name} {getattr(settings, name)}" for name in given)
+        raise SettingsError(f"The length of the run is given {len(given)} times: {values}. Keep one of them.")
+    budget: dict[str, float | int | None] = dict.fromkeys(settings.ONE_OF)
+    if settings.minutes is not None:
+        return budget | {"minutes": settings.minutes}
+    steps_per_epoch = num_images // settings.batch_size
+    if settings.steps is not None:
+        steps = settings.steps
+    elif settings.images is not None:
+        steps = round(settings.images / settings.batch_size)
+    else:
+        steps = round((settings.epochs or _DEFAULT_EPOCHS) * steps_per_epoch)
+    return budget | {"steps": max(steps, 1)}
+
+
+def auto_image_size(dataset: Dataset) -> int:
+    """Choose the usual size that the median image still fills: its short side, at least 32, at most 224.
+
+    Raises:
+        DataError: none of the sampled images can be read.
+    """
+    sides, causes = [], []
+    for index in permutation(0, 0, len(dataset.names))[:_SAMPLED_IMAGES].tolist():
+        try:
+            sides.append(min(dataset.image(index).size))
+        except ImageError as error:
+            causes.append(str(error))
+    if not sides:
+        raise DataError(f"None of {len(causes)} sampled images can be read, e.g.: {causes[0]}")
+    median = statistics.median_low(sides)
+    return max([size for size in _USUAL_SIZES if size <= median], default=_USUAL_SIZES[0])
+
+
+def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,240 @@
+"""Images without labels → a visual backbone: the loop, to be read top to bottom.
+
+planning, loading, method, optimiser → **pretrain** → run folder
+"""
+
+import json
+import time
+
+import torch
+from torch.optim import Optimizer
+
+from crosscontext.checkpoints import load_checkpoint, save_checkpoint
+from crosscontext.datasets.contract import Dataset
+from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encoder
+from crosscontext.errors import NonFiniteError, StoppedEarlyError
+from crosscontext.interruption import Interruption
+from crosscontext.loading import Batch, Loader
+from crosscontext.machine import choose_device, describe_machine
+from crosscontext.methods import Method, Outcome, Views
+from crosscontext.monitor import Monitor
+from crosscontext.planning import PretrainSettings, settle
+from crosscontext.run_folder import RunFolder, write_atomically
+from crosscontext.schedules import Plan
+from crosscontext.settings import dump_yaml
+from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
+from crosscontext.views import finish_views
+
+__all__ = ["PretrainSettings", "pretrain"]
+
+_REHEARSED_STEPS, _UNTIMED_STEPS = 12, 4
+
+
+def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> RunFolder:
+    """Train a backbone, and write its run folder.
+
+    Args:
+        settings: with `resume`, those in the run's config.yaml.
+        progress: is told what happens; by default nothing is shown.
+
+    Returns:
+        The run folder, with `encoder.safetensors`.
+
+    Raises:
+        SettingsError: settings contradict each other or the data.
+        DataError: there are too few images that can be read.
+        RunFolderError: the run folder is taken, or cannot be written.
+        CheckpointError: there is nothing to resume from, or it does not fit.
+        NonFiniteError: the loss is no longer a number; the last good checkpoint stays.
+        StoppedEarlyError: the session has ended as asked; the run can be resumed.
+        InterruptedRunError: a signal has ended the session; the run can be resumed.
+    """
+    progress = progress or Silence()
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = choose_device(settings.device)
+    folder = RunFolder(settings.out)
+    folder.claim(resume=settings.resume, overwrite=settings.overwrite)
+
+    dataset = settings.data.open().train
+    settings = settle(settings, dataset, progress.say)
+    if settings.steps is None:
+        settings = rehearse(settings, dataset, device, progress)
+    assert settings.steps is not None
+    plan = Plan(len(dataset.names), settings.batch_size, settings.steps)
+    method = build_method(settings, plan, device)
+    optimizer = settings.optimizer.build(method.student)
+    loader = make_loader(settings, dataset, method)
+    if settings.resume:
+        step = load_checkpoint(folder, method, optimizer)
+    else:
+        step = 0
+        session = {"resume": False, "overwrite": False, "stop_after": None}
+        config = dump_yaml(settings.model_copy(update=session))
+        machine = json.dumps(describe_machine(device), indent=1)
+        write_atomically(folder.config, lambda file: file.write(config.encode()))
+        write_atomically(folder.environment, lambda file: file.write(machine.encode()))
+    monitor = Monitor(settings.monitor, dataset, settings.seed, settings.batch_size, settings.workers)
+    train(settings, plan, loader, method, optimizer, monitor, step, folder, progress)
+    return folder
+
+
+def train(
+    settings: PretrainSettings,
+    plan: Plan,
+    loader: Loader,
+    method: Method,
+    optimizer: Optimizer,
+    monitor: Monitor,
+    step: int,
+    folder: RunFolder,
+    progress: Progress,
+) -> None:
+    """Run all steps from `step` on; what happens in a run happens here."""
+    device = next(method.student.parameters()).device
+    metrics = MetricsFile(folder.metrics, first_step=step + 1)
+    stop = plan.total_steps
+    if settings.stop_after is not None:
+        stop = min(stop, step + max(plan.steps(settings.stop_after), 1))
+    log_every, monitor_every, checkpoint_every = (
+        max(plan.steps(duration), 1)
+        for duration in (settings.log_every, settings.monitor.every, settings.checkpoint_every)
+    )
+    progress.start(plan.total_steps, step)
+    watch = Stopwatch()
+
+    with Interruption() as interruption:
+        for batch in loader.batches(step, stop):
+            watch.data_arrived()
+            # ---------------------------------------------------------------- one training step
+            views = finish(batch, settings, device)
+            torch.manual_seed((settings.seed << 32) + step)  # for backbones that draw, as dropout does
+            learning_rate = settings.optimizer.learning_rate_at(step, plan)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            outcome: Outcome = method(views, step)
+            check_finite(outcome, step)
+            optimizer.zero_grad()
+            outcome.loss.backward()
+            optimizer.step()
+            method.after_step(outcome)
+            step += 1
+            # ---------------------------------------------------------------------------------
+            watch.step_done(settings.batch_size)
+
+            end = step == stop or interruption.signal is not None
+            scalars: dict[str, float] = {}
+            if step % log_every == 0 or end:
+                scalars |= scalars_of(outcome) | {"train/lr": learning_rate} | watch.read()
+                write_skipped(folder, loader)
+            if step % monitor_every == 0 or step == plan.total_steps:
+                scalars |= monitor.measure(current_encoder(method, settings, step))
+            if scalars:
+                metrics.write(step, step * settings.batch_size, scalars)
+            progress.advance(step, scalars)
+            if step % checkpoint_every == 0 or end:
+                save_checkpoint(folder, method, optimizer, step)
+                save_encoder(folder.encoder, current_encoder(method, settings, step))
+            if interruption.signal is not None:
+                interruption.raise_stopped(step, folder.path)
+            watch.pause_over()
+
+    if step < plan.total_steps:
+        raise StoppedEarlyError(
+            f"Stopped after step {step} of {plan.total_steps}, as asked; the checkpoint is saved. "
+            f"Go on with: crosscontext pretrain --out {folder.path} --resume"
+        )
+    if loader.skipped:
+        progress.say(f"{len(loader.skipped)} unreadable images were replaced; {folder.skipped} names them")
+
+
+def finish(batch: Batch, settings: PretrainSettings, device: torch.device) -> Views:
+    """Send the crops of a batch to the device, and do the photometry there."""
+    crops = {
+        name: [crop.to(device, non_blocking=True) for crop in copies] for name, copies in batch.crops.items()
+    }
+    views = finish_views(crops, batch.indices, settings.views, settings.seed, batch.epoch)
+    return {
+        name: [view.contiguous(memory_format=torch.channels_last) for view in copies]
+        for name, copies in views.items()
+    }
+
+
+def check_finite(outcome: Outcome, step: int) -> None:
+    """Stop before a loss that is not a number reaches the weights.
+
+    Raises:
+        NonFiniteError: naming the step and the terms.
+    """
+    if torch.isfinite(outcome.loss):
+        return
+    terms = [name for name, value in outcome.measurements.items() if not torch.isfinite(value)]
+    raise NonFiniteError(
+        f"At step {step} the loss is {outcome.loss.item()}; not finite: {', '.join(terms) or 'the sum'}. "
+        "The last good checkpoint is kept. Lower optimizer.learning_rate or lengthen optimizer.warmup."
+    )
+
+
+def scalars_of(outcome: Outcome) -> dict[str, float]:
+    """Name the measurements of a step as they are logged."""
+    scalars = {"train/loss": outcome.loss.item()}
+    for name, value in outcome.measurements.items():
+        scalars[f"train/{name}" if name.startswith("loss_") else f"health/{name}"] = value.item()
+    return scalars
+
+
+def current_encoder(method: Method, settings: PretrainSettings, step: int) -> Encoder:
+    """Wrap the backbone as it is now; the weights are shared."""
+    assert settings.image_size != "auto"
+    return encoder_of(method.encoder, settings.backbone, Preprocessing.for_size(settings.image_size), step)
+
+
+def build_method(settings: PretrainSettings, plan: Plan, device: torch.device) -> Method:
+    """Build backbone and method, with weights that are a function of the seed."""
+    torch.manual_seed(settings.seed)
+    method: Method = settings.method.build(settings.backbone.build(), plan)
+    return method.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+
+
+def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method) -> Loader:
+    """Make the loader of the views that the method takes."""
+    assert settings.image_size != "auto"
+    return Loader(
+        dataset,
+        settings.views,
+        method.view_counts,
+        settings.image_size,
+        settings.batch_size,
+        settings.seed,
+        settings.workers,
+    )
+
+
+def rehearse(
+    settings: PretrainSettings, dataset: Dataset, device: torch.device, progress: Progress
+) -> PretrainSettings:
+    """Turn minutes into steps by timing a few steps of a method that is then thrown away."""
+    assert settings.minutes is not None
+    plan = Plan(len(dataset.names), settings.batch_size, total_steps=_REHEARSED_STEPS)
+    method = build_method(settings, plan, device)
+    optimizer = settings.optimizer.build(method.student)
+    loader = make_loader(settings, dataset, method)
+    moments: list[float] = []
+    for batch in loader.batches(0, _REHEARSED_STEPS):
+        outcome: Outcome = method(finish(batch, settings, device), plan.total_steps)
+        outcome.loss.backward()
+        optimizer.step()
+        method.after_step(outcome)
+        outcome.loss.item()  # waits for the device
+        moments.append(time.perf_counter())
+    seconds = (moments[-1] - moments[_UNTIMED_STEPS]) / (_REHEARSED_STEPS - 1 - _UNTIMED_STEPS)
+    steps = max(round(settings.minutes * 60 / seconds), 1)
+    progress.say(f"{settings.minutes:g} minutes: {steps} steps of {seconds:.3g} s")
+    return settings.model_copy(update={"minutes": None, "steps": steps})
+
+
+def write_skipped(folder: RunFolder, loader: Loader) -> None:
+    """Name the unreadable images met so far, one JSON object a line."""
+    if skipped := loader.skipped:
+        lines = "".join(json.dumps({"name": n, "cause": c}) + "\n" for n, c in sorted(skipped.items()))
+        write_atomically(folder.skipped, lambda file: file.write(lines.encode()))

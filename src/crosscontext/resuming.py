@@ -1,0 +1,59 @@
+"""What a resumed run is told: the settings that it saved, and of those given again none that differ.
+
+options → **resuming** → layers
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from crosscontext.errors import RunFolderError, SettingsError
+from crosscontext.layers import Layer, changes, merge, resolve
+from crosscontext.planning import PretrainSettings, settle
+from crosscontext.run_folder import RunFolder
+from crosscontext.settings import load_yaml
+
+_MAY_CHANGE = frozenset({"out", "threads", "workers", "device", "resume", "overwrite", "stop_after"})
+"""These concern the machine and the session, not the result."""
+
+
+def saved_layer(layers: Sequence[Layer]) -> Layer | None:
+    """Read what a run saved, where the layers ask to resume it; None where they do not.
+
+    Raises:
+        RunFolderError: there is no run to resume.
+    """
+    given = merge(PretrainSettings, layers)
+    if given.get("resume") is not True or "out" not in given:
+        return None
+    path = RunFolder(Path(str(given["out"]))).config
+    if not path.is_file():
+        raise RunFolderError(
+            f"There is no {path}, so there is no run to resume. Check --out, or start one without --resume."
+        )
+    return Layer(str(path), load_yaml(path))
+
+
+def refuse_changes(saved: Layer, settings: PretrainSettings) -> None:
+    """Make sure that going on with these settings is going on with the same run.
+
+    Args:
+        saved: what the run saved; nothing in it is "auto", and its length is in steps.
+        settings: those of the run, with what was given on top.
+
+    Raises:
+        SettingsError: a setting differs that has a say in the result.
+    """
+    before = resolve(PretrainSettings, [saved])
+    if not _refused(before, settings):
+        return
+    dataset = settings.data.open().train  # what was given may say the same in other words: epochs, auto
+    refused = _refused(before, settle(settings, dataset, lambda _: None))
+    if refused:
+        raise SettingsError(
+            f"A resumed run keeps its settings, but {', '.join(refused)} would differ from {saved.origin}. "
+            "Leave that out, or start another run."
+        )
+
+
+def _refused(before: PretrainSettings, after: PretrainSettings) -> list[str]:
+    return [name for name in changes(before, after) if name not in _MAY_CHANGE]

@@ -1,0 +1,139 @@
+"""The folder of one run: where each file lies, who may write there, and how nothing is ever half written."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from crosscontext.errors import RunFolderError
+
+
+class RunFolder(NamedTuple):
+    """Names of the files of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Resolved settings; they re-run the job."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and machine."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def results(self) -> Path:
+        """One JSON object a score."""
+        return self.path / "results.jsonl"
+
+    @property
+    def skipped(self) -> Path:
+        """One JSON object an unreadable image."""
+        return self.path / "skipped.jsonl"
+
+    @property
+    def encoder(self) -> Path:
+        """The backbone with its preprocessing."""
+        return self.path / "encoder.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The whole state of training, to resume from."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The checkpoint before the last one."""
+        return self.path / "checkpoints" / "previous.ckpt"
+
+    def claim(self, *, resume: bool, overwrite: bool) -> None:
+        """Make the folder ready to be written to.
+
+        Args:
+            resume: there must be a checkpoint, and everything stays.
+            overwrite: the files of an earlier run are removed, and nothing else.
+
+        Raises:
+            RunFolderError: something is in the way, nothing is there to resume, or the place is not writable.
+        """
+        if resume and not self.checkpoint.exists():
+            raise RunFolderError(
+                f"There is no checkpoint {self.checkpoint} to resume from. "
+                "Check --out, or start the run without --resume."
+            )
+        try:
+            in_the_way = [] if resume else sorted(entry.name for entry in self.path.iterdir())
+        except FileNotFoundError:
+            in_the_way = []
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path} cannot be a run folder: {error.strerror}. Choose another --out."
+            ) from error
+        if in_the_way and not overwrite:
+            raise RunFolderError(
+                f"The run folder {self.path} is not empty: it holds {', '.join(in_the_way[:5])}. "
+                "Continue it with --resume, replace it with --overwrite, or choose another --out."
+            )
+        try:
+            for file in self._files() if in_the_way else ():
+                file.unlink(missing_ok=True)
+            self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path} cannot be written: {error.strerror}. Choose another --out."
+            ) from error
+
+    def _files(self) -> list[Path]:
+        return [
+            self.config,
+            self.environment,
+            self.metrics,
+            self.results,
+            self.skipped,
+            self.encoder,
+            self.checkpoint,
+            self.previous_checkpoint,
+        ]
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that at every instant the old or the new one is there, whole, also after a crash.
+
+    Args:
+        path: of the file; its folder exists.
+        write: receives the open file.
+
+    Raises:
+        RunFolderError: the disk is full or the place is not writable; the old file is untouched.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                Path(temporary).unlink()
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} could not be written: {error.strerror}. The file before it, if any, is intact. "
+            "Make room or choose another --out."
+        ) from error

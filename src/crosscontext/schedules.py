@@ -1,0 +1,75 @@
+"""How long a run is, and what changes on the way: the one place that converts durations to steps."""
+
+import math
+import re
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator
+
+_DURATION = re.compile(r"(?P<amount>\d+(?:\.\d*)?(?:e\d+)?) ?(?P<unit>epochs?|steps?|images?|%)")
+
+
+def _check_duration(text: str) -> str:
+    if not _DURATION.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not a duration. Write a number with its unit: "
+            "'5 epochs', '200 steps', '1e6 images' or '2.5%'"
+        )
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_check_duration)]
+"""A length of training: ``5 epochs``, ``200 steps``, ``1e6 images`` or ``2.5%`` of the whole run."""
+
+
+class Plan(NamedTuple):
+    """The extent of a run, known before its first step."""
+
+    num_images: int
+    """Images in the training set."""
+
+    batch_size: int
+    total_steps: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass over the set."""
+        return self.num_images // self.batch_size
+
+    def steps(self, duration: Duration) -> int:
+        """Convert a duration to steps, to the nearest one."""
+        match = _DURATION.fullmatch(duration)
+        assert match is not None  # settings are validated
+        amount = float(match["amount"])
+        unit_in_steps = {
+            "s": 1.0,
+            "e": float(self.steps_per_epoch),
+            "i": 1 / self.batch_size,
+            "%": self.total_steps / 100,
+        }
+        return round(amount * unit_in_steps[match["unit"][0]])
+
+
+def warmup_cosine(step: int, *, total_steps: int, warmup_steps: int) -> float:
+    """Factor of the learning rate: rises in a line, then falls along half a cosine to 0.
+
+    The published code starts from a factor of exactly 0, which wastes its first step; here the rise is one
+    step ahead: step *s* of the warm-up has the factor (s + 1) / warmup_steps.
+
+    Args:
+        step: in [0, total_steps).
+        total_steps: of the run.
+        warmup_steps: length of the rise.
+
+    Returns:
+        A factor in (0, 1].
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    fall = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
+    return 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def warmup_fraction(step: int, warmup_steps: int) -> float:
+    """Part of a warm-up that is done before this step, in [0, 1]; 1 where there is no warm-up."""
+    return min(step / warmup_steps, 1.0) if warmup_steps else 1.0

@@ -1,0 +1,300 @@
+"""One image becomes named views: *weak* for the teacher, *strong* for the student, *local* in multi-crop.
+
+data set → **views** → batches → backbones. Geometry is applied to each image at decoding, photometry to
+the batch on the device; both are functions of draws keyed by (seed, epoch, image, view).
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64
+from PIL import Image, ImageDraw, ImageOps
+from pydantic import AfterValidator, Field, PositiveFloat
+from torch import Tensor
+
+from crosscontext.datasets.contract import Dataset
+from crosscontext.photometry import (
+    NUM_DRAWS,
+    PhotometrySettings,
+    Probability,
+    ordered,
+    retouch,
+    retouching,
+)
+from crosscontext.randomness import permutation, uniforms
+from crosscontext.settings import Settings
+from crosscontext.shapes import Float, UInt8
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+GEOMETRY, PHOTOMETRY = 0, 1  # streams of draws
+VIEW_NAMES = ("weak", "strong", "local")
+
+Share = Annotated[float, Field(gt=0, le=1)]
+
+_ATTEMPTS = 10  # of RandomResizedCrop, before it takes the middle
+_FLIP, _TOP, _LEFT, _AREAS, _RATIOS = 0, 1, 2, slice(3, 3 + _ATTEMPTS), slice(3 + _ATTEMPTS, None)
+_NUM_GEOMETRY_DRAWS = 3 + 2 * _ATTEMPTS
+_CELL = 96  # smallest side of a cell of the contact sheet, in pixels
+_COPIES = 1024  # numbers kept free for the copies of one named view
+_BLUR_FROM = 64  # pixels; the recipes for CIFAR leave the blur out
+
+
+class ViewSettings(PhotometrySettings):
+    """How one view is cut out and retouched; the defaults are the weak view: crop and flip."""
+
+    scale: Annotated[tuple[Share, Share], AfterValidator(ordered)] = (0.2, 1.0)
+    """Smallest and largest share of the image's area that a crop takes."""
+
+    ratio: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(ordered)] = (3 / 4, 4 / 3)
+    """Smallest and largest width of a crop over its height, before it is made square."""
+
+    flip_probability: Probability = 0.5
+    """Share of the views that are mirrored left to right."""
+
+
+class StrongViewSettings(ViewSettings):
+    """The view of MoCo v2 (Chen et al., 2020, section 3)."""
+
+    jitter_probability: Probability = 0.8
+    """Share of the views whose brightness, contrast, saturation and hue are jittered, in random order."""
+
+    grey_probability: Probability = 0.2
+    """Share of the views without colour."""
+
+    blur_probability: Probability | Literal["auto"] = "auto"
+    """Share of the views that are blurred; auto: 0.5 for views of 64 pixels and more, else 0."""
+
+
+class LocalViewSettings(StrongViewSettings):
+    """A small crop, as strong as the strong view (SwAV: Caron et al., 2020, section 3.3)."""
+
+    scale: Annotated[tuple[Share, Share], AfterValidator(ordered)] = (0.05, 0.2)
+    """Smallest and largest share of the image's area that a crop takes."""
+
+    image_size: Annotated[int, Field(ge=8)] | Literal["auto"] = "auto"
+    """Side in pixels; auto: 3/7 of the other views' side, to a multiple of 8 (96 for 224)."""
+
+
+class ViewsSettings(Settings):
+    """The named views; how many of each are made is the method's matter."""
+
+    weak: ViewSettings = ViewSettings()
+    """Crop and flip."""
+
+    strong: StrongViewSettings = StrongViewSettings()
+    """Crop, flip, colour jitter, grey and blur."""
+
+    local: LocalViewSettings = LocalViewSettings()
+    """The strong view of a small part of the image, at a small size."""
+
+    def named(self, name: str) -> ViewSettings:
+        """Look up the settings of a view by its name, one of `VIEW_NAMES`."""
+        return {"weak": self.weak, "strong": self.strong, "local": self.local}[name]
+
+
+class Box(NamedTuple):
+    """A rectangle in an image, in pixels, as PIL has it: right and bottom are just outside."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def resolve(settings: ViewsSettings, image_size: int) -> ViewsSettings:
+    """Replace every "auto" by what it means for views of `image_size` pixels."""
+    values = settings.model_dump()
+    if settings.local.image_size == "auto":
+        values["local"]["image_size"] = max(8, 8 * round(image_size * 3 / 7 / 8))
+    for view in values.values():
+        if view["blur_probability"] == "auto":
+            view["blur_probability"] = 0.5 if view.get("image_size", image_size) >= _BLUR_FROM else 0.0
+    return ViewsSettings.model_validate(values)
+
+
+def side_of(settings: ViewsSettings, name: str, image_size: int) -> int:
+    """Look up the side of a named view, in pixels."""
+    if name != "local":
+        return image_size
+    assert isinstance(settings.local.image_size, int), "views.resolve comes first"
+    return settings.local.image_size
+
+
+def geometry_draws(
+    seed: int, epoch: int, images: Int64[np.ndarray, " B"], name: str, copy: int
+) -> Float64[np.ndarray, "B 23"]:
+    """Draw what decides the crop and the flip of one view of each image."""
+    number = VIEW_NAMES.index(name) * _COPIES + copy
+    return uniforms(seed, epoch, images, number, count=_NUM_GEOMETRY_DRAWS, stream=GEOMETRY)
+
+
+def photometry_draws(
+    seed: int, epoch: int, images: Int64[np.ndarray, " B"], name: str, copy: int
+) -> Float64[np.ndarray, "B 13"]:
+    """Draw what decides the colours and the sharpness of one view of each image."""
+    number = VIEW_NAMES.index(name) * _COPIES + copy
+    return uniforms(seed, epoch, images, number, count=NUM_DRAWS, stream=PHOTOMETRY)
+
+
+def crop_box(draws: Float64[np.ndarray, " 23"], width: int, height: int, settings: ViewSettings) -> Box:
+    """Choose a part of an image as torchvision's RandomResizedCrop does.
+
+    Ten attempts draw an area and, log-uniformly, a ratio; the first that fits into the image gets a random
+    place. Where none fits, it is the largest box of an allowed ratio in the middle.
+
+    Args:
+        draws: the row of `geometry_draws`.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        settings: for scale and ratio.
+    """
+    (smallest, largest), (narrowest, widest) = settings.scale, settings.ratio
+    for area_draw, ratio_draw in zip(draws[_AREAS].tolist(), draws[_RATIOS].tolist(), strict=True):
+        area = width * height * (smallest + (largest - smallest) * area_draw)
+        ratio = narrowest * (widest / narrowest) ** ratio_draw
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top = int(draws[_TOP] * (height - box_height + 1))
+            left = int(draws[_LEFT] * (width - box_width + 1))
+            return Box(left, top, left + box_width, top + box_height)
+    box_width = min(width, round(height * widest))
+    box_height = min(height, round(width / narrowest))
+    left, top = (width - box_width) // 2, (height - box_height) // 2
+    return Box(left, top, left + box_width, top + box_height)
+
+
+def crop(image: Image.Image, box: Box, flip: bool, size: int) -> UInt8[np.ndarray, "S S 3"]:
+    """Cut a box out of an RGB image, make it a square of `size` pixels (bilinear, antialiased), mirror it."""
+    pixels = np.asarray(image.crop(box).resize((size, size), Image.Resampling.BILINEAR))
+    return pixels[:, ::-1] if flip else pixels
+
+
+def cut(
+    image: Image.Image, draws: Float64[np.ndarray, " 23"], settings: ViewSettings, size: int
+) -> UInt8[np.ndarray, "S S 3"]:
+    """Do the geometry of one view of one image."""
+    box = crop_box(draws, image.width, image.height, settings)
+    return crop(image, box, bool(draws[_FLIP] < settings.flip_probability), size)
+
+
+def photometry(
+    crops: UInt8[Tensor, "B 3 S S"], draws: Float64[np.ndarray, "B 13"], settings: ViewSettings
+) -> Float[Tensor, "B 3 S S"]:
+    """Do the photometry of one view of a batch, and normalise it with the mean and deviation of ImageNet.
+
+    Args:
+        crops: on any device, in any memory format.
+        draws: of `photometry_draws`.
+        settings: without "auto".
+
+    Returns:
+        float32 on the device of the crops, contiguous.
+    """
+    images = crops.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    images = retouch(images, retouching(draws, settings))
+    mean, deviation = (images.new_tensor(c).view(1, 3, 1, 1) for c in (IMAGENET_MEAN, IMAGENET_STD))
+    return images.sub_(mean).div_(deviation)
+
+
+def finish_views(
+    crops: dict[str, list[Tensor]],
+    images: Int64[np.ndarray, " B"],
+    settings: ViewsSettings,
+    seed: int,
+    epoch: int,
+) -> dict[str, list[Tensor]]:
+    """Do the photometry of all views of a batch.
+
+    Args:
+        crops: the copies of each named view, uint8 of shape (B, 3, S, S).
+        images: the indices of the images, which with seed and epoch key the draws.
+        settings: resolved.
+        seed: of the run.
+        epoch: of the batch.
+
+    Returns:
+        The same names and numbers of copies; normalised float32.
+    """
+    return {
+        name: [
+            photometry(each, photometry_draws(seed, epoch, images, name, copy), settings.named(name))
+            for copy, each in enumerate(copies)
+        ]
+        for name, copies in crops.items()
+    }
+
+
+def draw_view(
+    dataset: Dataset,
+    index: int,
+    settings: ViewsSettings,
+    image_size: int,
+    view: tuple[str, int],
+    key: tuple[int, int],
+) -> Float[Tensor, "3 S S"]:
+    """Draw one view of one image again, alone: what training saw of it.
+
+    Args:
+        dataset: of the image.
+        index: of the image in the data set.
+        settings: resolved.
+        image_size: side of the weak and strong views, in pixels.
+        view: name and number of the copy.
+        key: seed of the run, and epoch.
+    """
+    name, images, chosen = view[0], np.array([index]), settings.named(view[0])
+    draws = geometry_draws(*key, images, *view)[0]
+    pixels = cut(dataset.image(index), draws, chosen, side_of(settings, name, image_size))
+    crops = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+    return photometry(crops, photometry_draws(*key, images, *view), chosen)[0]
+
+
+def views_picture(
+    dataset: Dataset,
+    settings: ViewsSettings,
+    counts: dict[str, int],
+    image_size: int,
+    num_images: int,
+    seed: int,
+    path: Path,
+) -> None:
+    """Write a contact sheet: one row an image, the original on the left, then its views of epoch 0.
+
+    Args:
+        dataset: of the images; those that epoch 0 shows first are taken.
+        settings: of the views.
+        counts: copies of each named view.
+        image_size: side of the weak and strong views, in pixels.
+        num_images: rows; no more than the data set has are drawn.
+        seed: of the run whose views these are.
+        path: of the PNG file.
+    """
+    settings = resolve(settings, image_size)
+    views = [(name, copy) for name, number in counts.items() for copy in range(number)]
+    images = permutation(seed, 0, len(dataset.names))[:num_images].tolist()
+    zoom = max(1, math.ceil(_CELL / image_size))  # small views are shown with their pixels enlarged
+    cell, gap, head = zoom * image_size, 8, 20
+    sheet = Image.new(
+        "RGB", ((cell + gap) * (1 + len(views)) + gap, head + (cell + gap) * len(images)), "white"
+    )
+    pen = ImageDraw.Draw(sheet)
+    for column, heading in enumerate(["image", *(f"{name} {copy + 1}" for name, copy in views)]):
+        pen.text((gap + column * (cell + gap), 4), heading, fill="black")
+    for row, index in enumerate(images):
+        pictures = [ImageOps.contain(dataset.image(index), (cell, cell))]
+        for view in views:
+            drawn = _as_picture(draw_view(dataset, index, settings, image_size, view, (seed, 0)))
+            pictures.append(drawn.resize((drawn.width * zoom, drawn.height * zoom), Image.Resampling.NEAREST))
+        for column, picture in enumerate(pictures):
+            sheet.paste(picture, (gap + column * (cell + gap), head + row * (cell + gap)))
+    sheet.save(path, format="PNG")
+
+
+def _as_picture(view: Float[Tensor, "3 S S"]) -> Image.Image:
+    pixels = view.permute(1, 2, 0) * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
+    return Image.fromarray(pixels.mul(255).round().to(torch.uint8).numpy())

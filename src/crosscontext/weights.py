@@ -1,0 +1,78 @@
+"""Weights in files → state dicts → modules, exactly: nothing is unpickled, no key is passed over."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from crosscontext.errors import CheckpointError
+
+_NAMED_AT_MOST = 8
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a ``.safetensors`` file, or from a PyTorch file without running pickled code.
+
+    A PyTorch file may hold the state dict itself or hold it under ``state_dict`` or ``model``.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or needs code to be unpickled.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"There is no weights file {path}. Check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as weights: {str(error).splitlines()[0]} "
+            "Give a .safetensors file, or a PyTorch file that holds tensors alone."
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path} holds no tensors. Give a file with the state dict of a network.")
+    return tensors
+
+
+def load_exactly(module: nn.Module, weights: Mapping[str, Any], source: str) -> None:
+    """Load a state dict of which every key and every shape must match.
+
+    Args:
+        module: takes the weights.
+        weights: its whole state dict.
+        source: where the weights come from, for the message.
+
+    Raises:
+        CheckpointError: keys are missing or left over, or shapes differ; the message lists them.
+    """
+    own = module.state_dict()
+    shapes = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
+        for key in own.keys() & weights.keys()
+        if isinstance(own[key], Tensor) and own[key].shape != weights[key].shape
+    ]
+    problems = [
+        f"{what}: {', '.join(sorted(found)[:_NAMED_AT_MOST])}"
+        + (f" and {len(found) - _NAMED_AT_MOST} more" if len(found) > _NAMED_AT_MOST else "")
+        for what, found in (
+            ("missing", own.keys() - weights.keys()),
+            ("left over", weights.keys() - own.keys()),
+            ("other shape", shapes),
+        )
+        if found
+    ]
+    if problems:
+        raise CheckpointError(
+            f"The weights of {source} are those of another architecture; {'; '.join(problems)}. "
+            "Choose the backbone and method settings that they were made with."
+        )
+    module.load_state_dict(dict(weights))

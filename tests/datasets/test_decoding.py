@@ -1,0 +1,248 @@
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from crosscontext.datasets.decoding import EXTENSIONS, decode
+from crosscontext.errors import ImageError
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def half_and_half() -> Image.Image:
+    """Left half red, right half blue; wider than high."""
+    image = Image.new("RGB", (32, 16), RED)
+    image.paste(BLUE, (16, 0, 32, 16))
+    return image
+
+
+def decode_saved(image: Image.Image, path: Path, **options: object) -> Image.Image:
+    image.save(path, **options)
+    decoded = decode(path, path.name)
+    assert decoded.mode == "RGB"
+    return decoded
+
+
+def colour(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
+    pixel = image.getpixel((x, y))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+def is_near(first: tuple[int, ...], second: tuple[int, ...], tolerance: int = 8) -> bool:
+    return all(abs(a - b) <= tolerance for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("ending", sorted(EXTENSIONS - {".pgm", ".pbm"}))
+def test_every_known_ending_is_a_format_that_decodes(tmp_path: Path, ending: str) -> None:
+    options = {"quality": 95} if ending == ".webp" else {}
+    decoded = decode_saved(half_and_half(), tmp_path / f"image{ending}", **options)
+    assert decoded.size == (32, 16)
+    assert is_near(colour(decoded, 4, 8), RED)
+    assert is_near(colour(decoded, 28, 8), BLUE)
+
+
+def test_bytes_decode_like_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "image.jpg"
+    from_file = decode_saved(half_and_half(), path)
+    assert decode(path.read_bytes(), "image").tobytes() == from_file.tobytes()
+
+
+def test_first_frame_of_an_animation_is_taken(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), BLUE)]
+    decoded = decode_saved(
+        Image.new("RGB", (8, 8), RED), tmp_path / "moving.gif", save_all=True, append_images=frames
+    )
+    assert colour(decoded, 3, 3) == RED
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize(
+    ("orientation", "size", "place_of_red"),
+    [
+        (1, (32, 16), (4, 8)),
+        (2, (32, 16), (28, 8)),
+        (3, (32, 16), (28, 8)),
+        (4, (32, 16), (4, 8)),
+        (5, (16, 32), (8, 4)),
+        (6, (16, 32), (8, 4)),
+        (7, (16, 32), (8, 28)),
+        (8, (16, 32), (8, 28)),
+    ],
+)
+def test_orientation_tag_turns_the_picture_upright(
+    tmp_path: Path, ending: str, orientation: int, size: tuple[int, int], place_of_red: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode_saved(half_and_half(), tmp_path / f"turned{ending}", exif=exif)
+    assert decoded.size == size
+    assert is_near(colour(decoded, *place_of_red), RED)
+
+
+def test_orientations_that_mirror_differ_from_those_that_turn(tmp_path: Path) -> None:
+    corner = Image.new("RGB", (16, 16), BLUE)
+    corner.paste(RED, (0, 0, 8, 8))  # top left
+    places = {}
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        decoded = decode_saved(corner, tmp_path / f"{orientation}.png", exif=exif)
+        corners = {"tl": (4, 4), "tr": (12, 4), "bl": (4, 12), "br": (12, 12)}
+        places[orientation] = [name for name, place in corners.items() if colour(decoded, *place) == RED]
+    # Where the stored top left corner belongs, from the EXIF standard (first row, first column).
+    expected = {1: "tl", 2: "tr", 3: "br", 4: "bl", 5: "tl", 6: "tr", 7: "br", 8: "bl"}
+    assert places == {orientation: [place] for orientation, place in expected.items()}
+
+
+def test_an_unreadable_exif_block_does_not_cost_the_picture(tmp_path: Path) -> None:
+    decoded = decode_saved(half_and_half(), tmp_path / "broken.webp", exif=b"Exif\0\0no TIFF header")
+    assert decoded.size == (32, 16)
+
+
+def test_a_wrongly_typed_exif_tag_does_not_hide_the_orientation(tmp_path: Path) -> None:
+    orientation = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)  # a short, 6
+    width = struct.pack(">HHI4s", 0x0100, 2, 4, b"abc\0")  # a number, given as text
+    block = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x02" + width + orientation + bytes(4)
+    decoded = decode_saved(half_and_half(), tmp_path / "odd.jpg", exif=block)
+    assert decoded.size == (16, 32)
+
+
+def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
+    assert colour(decode_saved(Image.new("L", (4, 4), 77), tmp_path / "grey.png"), 1, 1) == (77, 77, 77)
+
+
+def test_one_bit_pictures_are_black_and_white(tmp_path: Path) -> None:
+    image = Image.new("1", (8, 4), 0)
+    image.paste(1, (4, 0, 8, 4))
+    for name in ("bits.png", "bits.tif", "bits.pbm"):
+        decoded = decode_saved(image, tmp_path / name)
+        assert (colour(decoded, 1, 1), colour(decoded, 6, 1)) == ((0, 0, 0), (255, 255, 255))
+
+
+def test_palette_colours_are_looked_up(tmp_path: Path) -> None:
+    decoded = decode_saved(half_and_half().quantize(4), tmp_path / "palette.png")
+    assert is_near(colour(decoded, 4, 8), RED)
+
+
+def test_transparent_pixels_show_mid_grey_not_their_hidden_colour(tmp_path: Path) -> None:
+    rgba = half_and_half().convert("RGBA")
+    rgba.paste((0, 255, 0, 0), (16, 0, 32, 16))
+    palette = half_and_half().quantize(4)
+    hidden = palette.getpixel((28, 8))
+    decoded = {
+        "RGBA": decode_saved(rgba, tmp_path / "rgba.png"),
+        "WebP": decode_saved(rgba, tmp_path / "rgba.webp", lossless=True),
+        "palette": decode_saved(palette, tmp_path / "palette.png", transparency=hidden),
+        "GIF": decode_saved(palette, tmp_path / "palette.gif", transparency=hidden),
+        "colour key": decode_saved(half_and_half(), tmp_path / "key.png", transparency=BLUE),
+    }
+    for kind, image in decoded.items():
+        assert is_near(colour(image, 4, 8), RED), kind
+        assert colour(image, 28, 8) == (128, 128, 128), kind
+
+
+def test_half_transparent_grey_is_mixed_with_the_backdrop(tmp_path: Path) -> None:
+    decoded = decode_saved(Image.new("LA", (4, 4), (0, 128)), tmp_path / "la.png")
+    assert is_near(colour(decoded, 1, 1), (64, 64, 64), tolerance=1)
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".tif"])
+def test_cmyk_red_is_red(tmp_path: Path, ending: str) -> None:
+    decoded = decode_saved(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), tmp_path / f"print{ending}")
+    assert is_near(colour(decoded, 8, 8), RED)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".pgm"])
+def test_sixteen_bit_gradient_keeps_its_gradient(tmp_path: Path, ending: str) -> None:
+    values = np.linspace(0, 65535, 256).astype(np.uint16)
+    image = Image.fromarray(np.tile(values, (8, 1)))
+    decoded = np.asarray(decode_saved(image, tmp_path / f"deep{ending}"))
+    np.testing.assert_array_equal(decoded[3, :, 0], np.arange(256))
+
+
+def test_sixteen_bit_pictures_stay_comparable(tmp_path: Path) -> None:
+    dark, light = (
+        decode_saved(Image.fromarray(np.full((4, 4), value, np.uint16)), tmp_path / f"{value}.png")
+        for value in (10 * 257, 200 * 257)
+    )
+    assert (colour(dark, 0, 0)[0], colour(light, 0, 0)[0]) == (10, 200)
+
+
+def test_sixteen_bit_big_endian_tiff_has_the_same_values(tmp_path: Path) -> None:
+    image = Image.frombytes("I;16B", (2, 1), struct.pack(">HH", 0, 128 * 257))
+    assert colour(decode_saved(image, tmp_path / "big.tif"), 1, 0) == (128, 128, 128)
+
+
+def test_integers_beyond_sixteen_bits_span_the_range_of_the_picture(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[-100_000, 0, 100_000]], dtype=np.int32))
+    decoded = np.asarray(decode_saved(image, tmp_path / "wide.tif"))
+    assert decoded[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_floats_from_zero_to_one_are_scaled_by_one(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0.0, 0.2, 0.4]], dtype=np.float32))
+    assert np.asarray(decode_saved(image, tmp_path / "unit.tif"))[0, :, 0].tolist() == [0, 51, 102]
+
+
+def test_floats_of_another_range_span_the_range_of_the_picture_and_nan_is_black(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[-5.0, 0.0, 5.0, np.nan, np.inf]], dtype=np.float32))
+    assert np.asarray(decode_saved(image, tmp_path / "wild.tif"))[0, :, 0].tolist() == [0, 128, 255, 0, 255]
+
+
+def test_constant_floats_outside_of_the_unit_range_decode(tmp_path: Path) -> None:
+    image = Image.fromarray(np.full((2, 2), 7.0, dtype=np.float32))
+    assert colour(decode_saved(image, tmp_path / "flat.tif"), 0, 0) == (0, 0, 0)
+
+
+def test_a_zero_byte_file_is_named_and_called_empty(tmp_path: Path) -> None:
+    path = tmp_path / "nothing.jpg"
+    path.touch()
+    with pytest.raises(ImageError, match=r"'cats/nothing.jpg'.*the file is empty"):
+        decode(path, "cats/nothing.jpg")
+    with pytest.raises(ImageError, match="empty"):
+        decode(b"", "nothing")
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".gif", ".bmp", ".tif", ".ppm"])
+def test_a_truncated_file_is_an_image_error(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"cut{ending}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ImageError, match=f"'cut{ending}'"):
+        decode(path, path.name)
+
+
+def test_a_file_that_is_no_image_is_an_image_error(tmp_path: Path) -> None:
+    path = tmp_path / "page.jpg"
+    path.write_text("<html>404</html>")
+    with pytest.raises(ImageError, match=r"'page.jpg'.*not of a known image format"):
+        decode(path, path.name)
+
+
+def test_a_missing_file_is_an_image_error(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"'gone.png'.*No such file"):
+        decode(tmp_path / "gone.png", "gone.png")
+
+
+def test_formats_that_run_programs_are_refused() -> None:
+    script = io.BytesIO()
+    half_and_half().save(script, "EPS")
+    with pytest.raises(ImageError, match="not of a known image format"):
+        decode(script.getvalue(), "drawing.jpg")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    "limit", [300, 100]
+)  # 512 pixels: Pillow warns above the limit, and raises above twice it
+def test_decompression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: int) -> None:
+    half_and_half().save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(ImageError, match=r"'bomb.png'.*DecompressionBombError.*pixels"):
+        decode(tmp_path / "bomb.png", "bomb.png")

@@ -1,0 +1,176 @@
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crosscontext.datasets.contract import Dataset
+from crosscontext.errors import DataError, ImageError
+from crosscontext.loading import Batch, Loader
+from crosscontext.views import ViewsSettings, draw_view, finish_views, resolve
+
+NUM_IMAGES, BATCH, SIZE = 43, 8, 16
+COUNTS = {"weak": 1, "strong": 1, "local": 2}
+SETTINGS = resolve(ViewsSettings(), SIZE)
+
+
+class Files(Dataset):
+    """PNG files of a folder; a file that is not an image is unreadable, a missing one an accident."""
+
+    labels = None
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = sorted(folder.iterdir())
+        self.names = [path.name for path in self._paths]
+
+    def image(self, index: int) -> Image.Image:
+        path = self._paths[index]
+        encoded = path.open("rb")
+        try:
+            with encoded:
+                return Image.open(encoded).convert("RGB")
+        except OSError as error:
+            raise ImageError(f"{path.name} cannot be decoded: {error}") from error
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for index in range(NUM_IMAGES):
+        size = tuple(generator.integers(10, 40, 2))
+        Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(
+            folder / f"{index:03}.png"
+        )
+    return folder
+
+
+@pytest.fixture
+def damaged(folder: Path, tmp_path: Path) -> Path:
+    """Images 7 and 8 of 43 are unreadable: less than 5 %."""
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "007.png").write_bytes(b"")
+    (tmp_path / "008.png").write_bytes((tmp_path / "008.png").read_bytes()[:100])
+    return tmp_path
+
+
+def loader_over(folder: Path, workers: int = 0, batch_size: int = BATCH, seed: int = 0) -> Loader:
+    return Loader(Files(folder), SETTINGS, COUNTS, SIZE, batch_size, seed, workers)
+
+
+def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert [batch.step for batch in ours] == [batch.step for batch in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine.epoch == other.epoch
+        assert np.array_equal(mine.indices, other.indices)
+        for name, copies in mine.crops.items():
+            assert all(torch.equal(*pair) for pair in zip(copies, other.crops[name], strict=True))
+
+
+@pytest.mark.parametrize("workers", [1, 3, 11])
+def test_the_number_of_workers_changes_nothing(folder: Path, workers: int) -> None:
+    assert_same(list(loader_over(folder, workers).batches(-3, 8)), list(loader_over(folder).batches(-3, 8)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_starting_in_the_middle_gives_the_tail_of_the_whole(folder: Path, workers: int) -> None:
+    whole = list(loader_over(folder).batches(-6, 9))
+    assert_same(list(loader_over(folder, workers).batches(3, 9)), whole[9:])
+
+
+def test_every_epoch_shows_distinct_images_in_an_order_of_its_own(folder: Path) -> None:
+    loader = loader_over(folder)
+    assert loader.steps_per_epoch == NUM_IMAGES // BATCH
+    orders = []
+    for epoch in (-2, -1, 0, 1):
+        start = epoch * loader.steps_per_epoch
+        batches = list(loader.batches(start, start + loader.steps_per_epoch))
+        assert {batch.epoch for batch in batches} == {epoch}
+        orders.append(tuple(np.concatenate([batch.indices for batch in batches]).tolist()))
+        assert len(set(orders[-1])) == NUM_IMAGES // BATCH * BATCH
+    assert len(set(orders)) == 4
+
+
+def test_another_seed_gives_other_batches(folder: Path) -> None:
+    (ours,), (theirs,) = (list(loader_over(folder, seed=seed).batches(0, 1)) for seed in (0, 1))
+    assert not np.array_equal(ours.indices, theirs.indices)
+
+
+def test_a_batch_has_the_copies_and_sizes_that_were_asked_for(folder: Path) -> None:
+    (batch,) = loader_over(folder).batches(0, 1)
+    shapes = {name: [tuple(crops.shape) for crops in copies] for name, copies in batch.crops.items()}
+    small = (BATCH, 3, 8, 8)
+    assert shapes == {"weak": [(BATCH, 3, 16, 16)], "strong": [(BATCH, 3, 16, 16)], "local": [small, small]}
+    assert batch.crops["weak"][0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("step", [-1, 7])
+def test_a_view_of_a_batch_can_be_drawn_again_alone(folder: Path, step: int) -> None:
+    (batch,) = loader_over(folder, seed=4).batches(step, step + 1)
+    views = finish_views(batch.crops, batch.indices, SETTINGS, 4, batch.epoch)
+    for name, copy in (("weak", 0), ("strong", 0), ("local", 1)):
+        alone = draw_view(
+            Files(folder), int(batch.indices[5]), SETTINGS, SIZE, (name, copy), (4, batch.epoch)
+        )
+        torch.testing.assert_close(views[name][copy][5], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_an_unreadable_image_is_replaced_by_the_next_readable_one_and_named(
+    damaged: Path, workers: int
+) -> None:
+    whole, loader = loader_over(damaged, workers, batch_size=NUM_IMAGES), loader_over(damaged)
+    (batch,) = whole.batches(0, 1)
+    assert sorted(batch.indices.tolist()) == sorted([*range(7), 9, 9, *range(9, NUM_IMAGES)])
+    assert whole.skipped.keys() == {"007.png", "008.png"}
+    assert "cannot be decoded" in whole.skipped["007.png"]
+    first, second = np.flatnonzero(batch.indices == 9)[:2]
+    assert torch.equal(batch.crops["strong"][0][first], batch.crops["strong"][0][second])
+    assert_same(list(loader_over(damaged, workers).batches(0, 5)), list(loader.batches(0, 5)))
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_more_than_a_twentieth_unreadable_stops_with_the_list(damaged: Path, workers: int) -> None:
+    (damaged / "020.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="3 of 43 images cannot be read") as caught:
+        list(loader_over(damaged, workers).batches(0, 10))
+    assert all(f"{name}.png: " in str(caught.value) for name in ("007", "008", "020"))
+
+
+def test_a_set_without_any_readable_image_ends_with_an_error(tmp_path: Path) -> None:
+    for index in range(60):
+        (tmp_path / f"{index}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="of 60 images cannot be read"):
+        list(loader_over(tmp_path, 2).batches(0, 1))
+
+
+def test_a_batch_larger_than_the_set_is_refused_with_both_numbers(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"batch of 44 images .* data set of 43; set the batch size"):
+        loader_over(folder, batch_size=44)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unforeseen_failure_reaches_the_consumer_with_the_name_of_the_image(
+    damaged: Path, workers: int
+) -> None:
+    loader = loader_over(damaged, workers)
+    (damaged / "030.png").unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        list(loader.batches(0, 2 * loader.steps_per_epoch))
+    assert "030.png" in caught.value.__notes__[0]
+    assert not loading_threads()
+
+
+def test_leaving_early_leaves_no_thread_behind(folder: Path) -> None:
+    batches = loader_over(folder, 3).batches(0, 1000)
+    next(batches)
+    assert loading_threads()
+    batches.close()
+    assert not loading_threads()
+
+
+def loading_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("crosscontext-loader")]

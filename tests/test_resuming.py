@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from crosscontext.errors import RunFolderError, SettingsError
+from crosscontext.layers import COMMAND_LINE, Layer, resolve
+from crosscontext.planning import PretrainSettings, settle
+from crosscontext.resuming import refuse_changes, saved_layer
+from crosscontext.settings import dump_yaml
+
+GIVEN = {"data": {"name": "shapes", "num_train": 96}, "epochs": 2, "batch_size": 32}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with the settings that a run of GIVEN saves."""
+    settings = resolve(PretrainSettings, [Layer("recipe.yaml", {**GIVEN, "out": str(tmp_path)})])
+    settled = settle(settings, settings.data.open().train, lambda _: None)
+    (tmp_path / "config.yaml").write_text(dump_yaml(settled))
+    return tmp_path
+
+
+def resumed(run: Path, values: dict[str, object]) -> PretrainSettings:
+    given = Layer(COMMAND_LINE, {"out": str(run), "resume": True, **values})
+    saved = saved_layer([given])
+    assert saved is not None
+    settings = resolve(PretrainSettings, [saved, given])
+    refuse_changes(saved, settings)
+    return settings
+
+
+def test_the_run_folder_alone_says_everything(run: Path) -> None:
+    settings = resumed(run, {})
+    assert (settings.steps, settings.batch_size, settings.image_size) == (6, 32, 32)
+    assert settings.resume
+
+
+def test_the_same_command_again_is_accepted(run: Path) -> None:
+    resumed(run, GIVEN)
+    resumed(run, {"image_size": "auto", "method": {"momentum": "auto"}})
+
+
+def test_machine_and_session_may_change(run: Path) -> None:
+    assert resumed(run, {"threads": 1, "workers": 0, "stop_after": "1 epochs"}).threads == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"epochs": 3}, "steps"),
+        ({"seed": 1}, "seed"),
+        ({"method": {"momentum": 0.5}}, "method.momentum"),
+        ({"method": "moco"}, "method"),
+        ({"data": {"num_train": 97}}, "data.num_train"),
+    ],
+)
+def test_another_result_is_refused_by_name(run: Path, values: dict[str, object], name: str) -> None:
+    with pytest.raises(SettingsError, match=f"but {name} would differ from .*config.yaml"):
+        resumed(run, values)
+
+
+def test_nothing_to_resume_names_the_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"There is no .*config\.yaml"):
+        saved_layer([Layer(COMMAND_LINE, {"out": str(tmp_path), "resume": True})])
+
+
+def test_nothing_saved_is_read_unless_resuming(tmp_path: Path) -> None:
+    assert saved_layer([Layer(COMMAND_LINE, {"out": str(tmp_path)})]) is None
