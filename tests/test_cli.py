@@ -1,12 +1,23 @@
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
 from crosscontext.cli import VERBS, main
+from crosscontext.complaints import spelled
+from crosscontext.evaluate import EvaluateSettings
+from crosscontext.fields import places
+from crosscontext.layers import COMMAND_LINE
+from crosscontext.pretrain import PretrainSettings
+from crosscontext.preview import PreviewSettings
+from crosscontext.settings import Settings
 
 SLOW_PACKAGES = ("torch", "torchvision", "timm", "numpy", "sklearn", "pydantic", "rich", "yaml")
 
@@ -95,3 +106,86 @@ def test_signals_end_a_verb_with_their_exit_codes(number: signal.Signals, code: 
     _, complaint = process.communicate(timeout=20)
     assert process.returncode == code
     assert b"Traceback" not in complaint
+
+
+def test_views_draws_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "views.png"
+    options = ["--data", "shapes", "--data.num-train", "20", "--image-size", "32", "--num-images", "2"]
+    assert main(["views", "--out", str(picture), *options]) == 0
+    with Image.open(picture) as image:
+        assert image.height < image.width
+    assert str(picture) in capsys.readouterr().out
+
+
+def test_printed_configuration_runs_the_same_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--data", "shapes", "--out", "run", "--epochs", "2", "--method", "ressl"]
+    assert main(["pretrain", *options, "--method.momentum", "0.9", "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    recipe = tmp_path / "again.yaml"
+    recipe.write_text(printed)
+    assert main(["pretrain", str(recipe), "--print-config"]) == 0
+    assert capsys.readouterr().out == printed
+    assert yaml.safe_load(printed)["method"]["momentum"] == 0.9
+
+
+def test_help_of_a_verb_shows_the_values_of_the_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("method: {name: moco, momentum: 0.123}\n")
+    assert main(["pretrain", str(recipe), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "method moco:" in shown
+    assert "[0.123]" in shown
+
+
+def test_a_second_positional_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["views", "shapes"]) == 2
+    assert "Unexpected argument 'shapes'" in capsys.readouterr().err
+
+
+def test_every_error_is_told_in_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("method: {name: moco, momentun: 0.9}\nepochs: many\n")
+    assert main(["pretrain", str(recipe), "--data", "shapes", "--out", str(tmp_path / "run")]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: epochs is 'many' in ")
+    assert second.startswith("error: Unknown key 'method.momentun' in ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_with_json_writes_one_list_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    shapes = ["--data", "shapes", "--data.num-train", "64", "--data.num-test", "32"]
+    network = ["--backbone", "resnet10", "--backbone.width", "0.125"]
+    assert main(["pretrain", "--out", run, "--steps", "1", "--batch-size", "16", *shapes, *network]) == 0
+    assert capsys.readouterr().out.endswith("encoder.safetensors\n")
+    judge = ["evaluate", run, "--references", "pixels", "--tasks", "[{name: knn, k: [5]}]"]
+    assert main([*judge, "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert [(score["model"], score["metric"]) for score in scores] == [
+        ("encoder", "top1_k5"),
+        ("pixels", "top1_k5"),
+    ]
+    assert main(judge) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f"encoder: {run}/encoder.safetensors")
+
+
+def test_evaluate_without_a_run_asks_for_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate"]) == 2
+    assert "crosscontext evaluate RUN" in capsys.readouterr().err
+
+
+def test_verbs_and_options_are_frozen() -> None:
+    """A change here breaks the scripts of users: it needs a line in the changelog."""
+    kinds: dict[str, type[Settings]] = {
+        "pretrain": PretrainSettings,
+        "evaluate": EvaluateSettings,
+        "views": PreviewSettings,
+    }
+    assert kinds.keys() == VERBS.keys()
+    found = {f"{verb} {spelled(place.path, COMMAND_LINE)}" for verb in kinds for place in places(kinds[verb])}
+    frozen = Path(__file__).with_name("frozen_options.txt").read_text().splitlines()
+    assert sorted(found) == frozen

@@ -1,1 +1,52 @@
-"""Self-supervised visual pretraining with cross-context learning."""
+"""Self-supervised visual pretraining with cross-context learning.
+
+The names below are loaded when they are first used; importing the package does nothing else.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from crosscontext.encoders import Encoder, save_encoder
+    from crosscontext.encoders import load_encoder as load
+    from crosscontext.evaluate import EvaluateSettings, evaluate
+    from crosscontext.features import extract
+    from crosscontext.pretrain import PretrainSettings, pretrain
+    from crosscontext.results import Score, read_scores
+
+__all__ = [
+    "Encoder",
+    "EvaluateSettings",
+    "PretrainSettings",
+    "Score",
+    "evaluate",
+    "extract",
+    "load",
+    "pretrain",
+    "read_scores",
+    "save_encoder",
+]
+
+_HOMES = {
+    "Encoder": "encoders:Encoder",
+    "EvaluateSettings": "evaluate:EvaluateSettings",
+    "PretrainSettings": "planning:PretrainSettings",
+    "Score": "results:Score",
+    "evaluate": "evaluate:evaluate",
+    "extract": "features:extract",
+    "load": "encoders:load_encoder",
+    "pretrain": "pretrain:pretrain",
+    "read_scores": "results:read_scores",
+    "save_encoder": "encoders:save_encoder",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'crosscontext' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module, attribute = _HOMES[name].split(":")
+    return getattr(import_module(f"crosscontext.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

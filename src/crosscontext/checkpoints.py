@@ -2,8 +2,7 @@
 
 import os
 from contextlib import suppress
-from pickle import UnpicklingError
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch.optim import Optimizer
@@ -11,7 +10,7 @@ from torch.optim import Optimizer
 from crosscontext.errors import CheckpointError
 from crosscontext.methods.contract import Method
 from crosscontext.run_folder import RunFolder, write_atomically
-from crosscontext.weights import load_exactly
+from crosscontext.weights import DAMAGES, cause_of, load_exactly
 
 FORMAT_VERSION = 1
 KEYS = ("format_version", "step", "method", "optimizer")
@@ -40,9 +39,12 @@ def save_checkpoint(folder: RunFolder, method: Method, optimizer: Optimizer, ste
         kept = newest.with_suffix(".kept")
         with suppress(FileNotFoundError):
             kept.unlink()
-        os.link(newest, kept)
-        kept.replace(previous)
-    write_atomically(newest, lambda file: torch.save(state, file))
+        try:
+            os.link(newest, kept)
+            kept.replace(previous)
+        except OSError:  # not every file system has hard links
+            write_atomically(previous, lambda file: file.write(newest.read_bytes()))
+    write_atomically(newest, lambda file: _save(state, file))
 
 
 def load_checkpoint(folder: RunFolder, method: Method, optimizer: Optimizer) -> int:
@@ -61,9 +63,9 @@ def load_checkpoint(folder: RunFolder, method: Method, optimizer: Optimizer) -> 
         raise CheckpointError(f"There is no checkpoint {file}. Check --out, or start without --resume.")
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except DAMAGES as error:
         raise CheckpointError(
-            f"The checkpoint {file} is damaged: {str(error).splitlines()[0]} "
+            f"The checkpoint {file} is damaged: {cause_of(error)} "
             f"Rename {folder.previous_checkpoint.name} to {file.name} to resume from the one before."
         ) from error
     if (
@@ -77,3 +79,12 @@ def load_checkpoint(folder: RunFolder, method: Method, optimizer: Optimizer) -> 
     load_exactly(method, state["method"], str(file))
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
+
+
+def _save(state: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # torch buries what the disk says under a complaint of its own
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise

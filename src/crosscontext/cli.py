@@ -104,6 +104,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     line = parse(arguments, verb)
     folder = _at_most_one(line.positionals)
     layers = line.layers if folder is None else (Layer(COMMAND_LINE, {"run": folder}), *line.layers)
+    if "help" not in line.flags and not any("run" in layer.values for layer in layers):
+        raise SettingsError("Missing RUN, the folder that pretrain wrote: crosscontext evaluate RUN.")
     if (text := answer(verb, line.flags, layers)) is not None:
         print(text)
         return
@@ -113,7 +115,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         print(json.dumps([score.model_dump(mode="json") for score in scores]))
     else:
         Console().print(score_table(scores))
-        print(f"encoder: {RunFolder(settings.run).encoder}")
+        print(f"encoder: {settings.run if settings.run.is_file() else RunFolder(settings.run).encoder}")
 
 
 def views(arguments: Sequence[str]) -> None:

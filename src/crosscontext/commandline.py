@@ -241,7 +241,7 @@ def _metavar(hint: Any, key: str) -> str:
                 " ".join(repeated) + (" ..." if len(fixed) < len(arguments) or len(fixed) == 1 else "")
             )
         else:
-            found.append(words.get(alternative, key.upper()))
+            found.append(words.get(alternative, key.upper().replace("_", "-")))
     return "|".join(dict.fromkeys(found))
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Float
@@ -24,7 +25,7 @@ from crosscontext.settings import Settings
 from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD
 from crosscontext.weights import load_exactly, read_weights
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
 _METADATA_KEY = "crosscontext"
 _CROPPED_FROM = 64
 
@@ -66,7 +67,7 @@ class Preprocessing(Settings):
 class EncoderCard(Settings):
     """What is written into the file beside the weights."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: Literal[1] = FORMAT_VERSION
     """Of this layout."""
 
     backbone: BackboneSettings

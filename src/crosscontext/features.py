@@ -7,14 +7,14 @@ number of workers changes the result.
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from crosscontext.datasets.contract import Dataset
-from crosscontext.errors import DataError, ImageError
+from crosscontext.errors import DataError, ImageError, NonFiniteError
 from crosscontext.shapes import Float, Int64
 
 _BATCHES_AHEAD = 2
@@ -43,7 +43,7 @@ class FeatureModel(Protocol):
     def parameters(self) -> Iterator[nn.Parameter]:
         """As of `nn.Module`; their device is where images are sent."""
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> object:
         """As of `nn.Module`."""
 
 
@@ -79,6 +79,7 @@ def extract(model: FeatureModel, dataset: Dataset, batch_size: int, workers: int
 
     Raises:
         DataError: not a single image can be read.
+        NonFiniteError: the model gives features that are no numbers.
     """
     skipped: dict[str, str] = {}
     rows: list[Tensor] = []
@@ -95,8 +96,15 @@ def extract(model: FeatureModel, dataset: Dataset, batch_size: int, workers: int
     if not rows:
         causes = "; ".join(list(skipped.values())[:3])
         raise DataError(f"None of {len(dataset.names)} images can be read: {causes}. Check the data folder.")
+    values, names = torch.cat(rows), tuple(dataset.names[i] for i in kept)
+    if not (finite := values.isfinite().all(dim=1)).all():
+        broken = names[int(finite.int().argmin())]
+        raise NonFiniteError(
+            f"The features of {len(finite) - int(finite.sum())} of {len(finite)} images are not finite, e.g. of "
+            f"{broken}: the weights are broken. Use an earlier checkpoint, or train with a lower learning rate."
+        )
     classes = None if dataset.labels is None else torch.from_numpy(dataset.labels.classes[kept])
-    return Features(torch.cat(rows), classes, tuple(dataset.names[i] for i in kept), skipped)
+    return Features(values, classes, names, skipped)
 
 
 def load_batches(

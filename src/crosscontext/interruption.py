@@ -4,7 +4,6 @@ import signal
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Self
 
 from crosscontext.errors import InterruptedRunError
 
@@ -21,7 +20,7 @@ class Interruption:
         self.signal: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
             self._before = {each: signal.signal(each, self._note) for each in _SIGNALS}
         return self

@@ -7,6 +7,8 @@ import json
 import time
 
 import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from crosscontext.checkpoints import load_checkpoint, save_checkpoint
@@ -22,11 +24,16 @@ from crosscontext.planning import PretrainSettings, settle
 from crosscontext.run_folder import RunFolder, write_atomically
 from crosscontext.schedules import Plan
 from crosscontext.settings import dump_yaml
+from crosscontext.shapes import Float
 from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
 from crosscontext.views import finish_views
 
 __all__ = ["PretrainSettings", "pretrain"]
 
+_REMEDY = (
+    "The last good checkpoint is kept. Lower optimizer.learning_rate or lengthen optimizer.warmup, "
+    "and start again."
+)
 _REHEARSED_STEPS, _UNTIMED_STEPS = 12, 4
 
 
@@ -113,9 +120,10 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             outcome: Outcome = method(views, step)
-            check_finite(outcome, step)
             optimizer.zero_grad()
             outcome.loss.backward()
+            gradient_norm = gradient_norm_of(method)
+            check_finite(outcome, gradient_norm, step)
             optimizer.step()
             method.after_step(outcome)
             step += 1
@@ -125,14 +133,18 @@ def train(
             end = step == stop or interruption.signal is not None
             scalars: dict[str, float] = {}
             if step % log_every == 0 or end:
-                scalars |= scalars_of(outcome) | {"train/lr": learning_rate} | watch.read()
+                scalars |= scalars_of(outcome) | watch.read()
+                scalars |= {"train/lr": learning_rate, "train/gradient_norm": gradient_norm.item()}
                 write_skipped(folder, loader)
-            if step % monitor_every == 0 or step == plan.total_steps:
+            monitored, saved = (step % each == 0 or end for each in (monitor_every, checkpoint_every))
+            if monitored or saved:
+                check_weights(method, step)
+            if monitored:
                 scalars |= monitor.measure(current_encoder(method, settings, step))
             if scalars:
                 metrics.write(step, step * settings.batch_size, scalars)
             progress.advance(step, scalars)
-            if step % checkpoint_every == 0 or end:
+            if saved:
                 save_checkpoint(folder, method, optimizer, step)
                 save_encoder(folder.encoder, current_encoder(method, settings, step))
             if interruption.signal is not None:
@@ -160,19 +172,37 @@ def finish(batch: Batch, settings: PretrainSettings, device: torch.device) -> Vi
     }
 
 
-def check_finite(outcome: Outcome, step: int) -> None:
-    """Stop before a loss that is not a number reaches the weights.
+def gradient_norm_of(method: Method) -> Float[Tensor, ""]:
+    """Compute the L2 norm of the gradient of all trained parameters."""
+    return get_total_norm([p.grad for p in method.student.parameters() if p.grad is not None])
+
+
+def check_finite(outcome: Outcome, gradient_norm: Float[Tensor, ""], step: int) -> None:
+    """Stop before a loss or a gradient that is not a number reaches the weights.
 
     Raises:
         NonFiniteError: naming the step and the terms.
     """
-    if torch.isfinite(outcome.loss):
+    if torch.isfinite(outcome.loss + gradient_norm):
         return
-    terms = [name for name, value in outcome.measurements.items() if not torch.isfinite(value)]
-    raise NonFiniteError(
-        f"At step {step} the loss is {outcome.loss.item()}; not finite: {', '.join(terms) or 'the sum'}. "
-        "The last good checkpoint is kept. Lower optimizer.learning_rate or lengthen optimizer.warmup."
-    )
+    scalars = {"loss": outcome.loss, **outcome.measurements, "gradient": gradient_norm}
+    wrong = [f"{name} {value.item()}" for name, value in scalars.items() if not torch.isfinite(value)]
+    raise NonFiniteError(f"At step {step} these are not finite: {', '.join(wrong)}. {_REMEDY}")
+
+
+def check_weights(method: Method, step: int) -> None:
+    """Stop before weights or statistics that are not numbers are measured or saved.
+
+    Raises:
+        NonFiniteError: naming the step and the first tensors.
+    """
+    wrong = [
+        name
+        for name, value in method.state_dict().items()
+        if isinstance(value, Tensor) and not torch.isfinite(value).all()
+    ]
+    if wrong:
+        raise NonFiniteError(f"After step {step} these are not finite: {', '.join(wrong[:5])}. {_REMEDY}")
 
 
 def scalars_of(outcome: Outcome) -> dict[str, float]:

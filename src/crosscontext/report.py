@@ -12,23 +12,20 @@ from crosscontext.results import Score
 
 
 def score_table(scores: Sequence[Score]) -> Table:
-    """Lay scores out: a row a model, a column a metric, in per cent with the confidence interval."""
-    models = list(dict.fromkeys(score.model for score in scores))
-    columns = list(dict.fromkeys((score.task, score.metric) for score in scores))
-    cells = {
-        (
-            score.model,
-            score.task,
-            score.metric,
-        ): f"{score.value:.1%} [{score.low:.1%}, {score.high:.1%}]".replace("%", "")
-        for score in scores
-    }
-    table = Table(
-        box=box.SIMPLE_HEAD, caption="per cent, with 95 % confidence intervals", caption_justify="left"
-    )
-    table.add_column("model")
-    for task, metric in columns:
-        table.add_column(f"{task}\n{metric}", justify="right")
+    """Lay the scores of one evaluation out: a row a metric, a column a model, the encoder last.
+
+    The cells are in per cent, with the confidence interval.
+    """
+    models = sorted(dict.fromkeys(score.model for score in scores), key=lambda model: model == "encoder")
+    cells = {(score.task, score.metric, score.model): _cell(score) for score in scores}
+    table = Table(box=box.SIMPLE_HEAD, caption="per cent, with 95 % intervals", caption_justify="left")
+    table.add_column("")
     for model in models:
-        table.add_row(model, *(cells.get((model, task, metric), "") for task, metric in columns))
+        table.add_column(model, justify="right", no_wrap=True)
+    for task, metric in dict.fromkeys((score.task, score.metric) for score in scores):
+        table.add_row(f"{task} {metric}", *(cells.get((task, metric, model), "") for model in models))
     return table
+
+
+def _cell(score: Score) -> str:
+    return f"{100 * score.value:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"

@@ -1,7 +1,6 @@
 """The folder of one run: where each file lies, who may write there, and how nothing is ever half written."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -115,17 +114,17 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         RunFolderError: the disk is full or the place is not writable; the old file is untouched.
     """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with temporary.open("wb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except BaseException:
-            with suppress(FileNotFoundError):
-                Path(temporary).unlink()
+            with suppress(OSError):
+                temporary.unlink()
             raise
         folder = os.open(path.parent, os.O_RDONLY)
         try:

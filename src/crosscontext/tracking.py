@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from crosscontext.run_folder import write_atomically
 
@@ -40,7 +40,7 @@ class MetricsFile:
             file.write(line + "\n")
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: Path) -> list[dict[str, int | float]]:
     """Read all whole lines; a last one that a crash has cut off is left out. No file: no lines."""
     if not path.exists():
         return []
@@ -48,6 +48,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in lines]
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What a run tells while it goes on."""
 

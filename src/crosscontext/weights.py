@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from crosscontext.errors import CheckpointError
 
+DAMAGES = (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError)
+"""What the readers of PyTorch and of safetensors raise for files that are damaged or something else."""
+
 _NAMED_AT_MOST = 8
 
 
@@ -29,18 +32,24 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except DAMAGES as error:
         raise CheckpointError(
-            f"{path} cannot be read as weights: {str(error).splitlines()[0]} "
+            f"{path} cannot be read as weights: {cause_of(error)} "
             "Give a .safetensors file, or a PyTorch file that holds tensors alone."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    tensors = {name: value for name, value in loaded.items() if isinstance(value, Tensor)}
+    named = loaded.items() if isinstance(loaded, Mapping) else ()
+    tensors = {name: value for name, value in named if isinstance(value, Tensor)}
     if not tensors:
-        raise CheckpointError(f"{path} holds no tensors. Give a file with the state dict of a network.")
+        raise CheckpointError(f"{path} holds no named tensors. Give a file with the state dict of a network.")
     return tensors
+
+
+def cause_of(error: Exception) -> str:
+    """Say in one line what a reader complains about; an empty file leaves it speechless."""
+    return (str(error) or "it ends too early").splitlines()[0]
 
 
 def load_exactly(module: nn.Module, weights: Mapping[str, Any], source: str) -> None:

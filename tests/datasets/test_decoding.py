@@ -1,6 +1,7 @@
 import io
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def half_and_half() -> Image.Image:
     return image
 
 
-def decode_saved(image: Image.Image, path: Path, **options: object) -> Image.Image:
+def decode_saved(image: Image.Image, path: Path, **options: Any) -> Image.Image:
     image.save(path, **options)
     decoded = decode(path, path.name)
     assert decoded.mode == "RGB"

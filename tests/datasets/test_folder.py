@@ -162,10 +162,15 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
     locked = write_images(tmp_path, "1.png", "locked/2.png") / "locked"
     locked.chmod(0)
     try:
-        with pytest.raises(DataError, match="cannot list.*permissions"):
+        with pytest.raises(DataError, match=r"cannot list.*permissions"):
             open_folder(tmp_path)
     finally:
         locked.chmod(0o700)
+
+
+def test_a_path_that_the_system_refuses_is_a_data_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot list|does not exist"):
+        open_folder(tmp_path / ("x" * 300))
 
 
 def test_unreadable_images_are_found_when_decoded_not_when_listed(tmp_path: Path) -> None:

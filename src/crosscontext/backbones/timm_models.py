@@ -1,7 +1,7 @@
 """Any timm model: pyramids (ConvNeXt, EfficientNet, …) and plain transformers (ViT)."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -52,8 +52,11 @@ class TimmBackbone(Backbone):
                 f"backbone: timm has no model {settings.model!r}. "
                 + (f"Did you mean {', '.join(near)}?" if near else "timm.list_models() lists the names.")
             )
-        takes_size = settings.image_size != "auto" and settings.model.startswith(_SIZED_FAMILIES)
-        options = {"img_size": settings.image_size, "dynamic_img_size": True} if takes_size else {}
+        about = timm.get_pretrained_cfg(settings.model)
+        takes_size = settings.image_size != "auto" and about is not None and about.fixed_input_size
+        options: dict[str, Any] = {"img_size": settings.image_size} if takes_size else {}
+        if options and settings.model.startswith(_TAKE_OTHER_SIZES_TOO):
+            options["dynamic_img_size"] = True  # for local views
         self.model = timm.create_model(settings.model, num_classes=0, global_pool="", **options)
         if not hasattr(self.model, "forward_intermediates"):
             raise SettingsError(
@@ -83,7 +86,7 @@ class TimmBackbone(Backbone):
         return maps
 
 
-_SIZED_FAMILIES = ("vit_", "deit", "beit", "eva")
+_TAKE_OTHER_SIZES_TOO = ("vit_", "deit", "eva")
 
 
 def _evenly_spread(levels: list[dict[str, object]]) -> list[int]:

@@ -52,7 +52,7 @@ def from_text(value: object) -> object:
     if value in KNOWN_NAMES:
         return {"name": "torchvision", "dataset": value}
     meant = difflib.get_close_matches(str(value).lower(), _names(), n=1, cutoff=0.8)
-    if meant and not Path(value).exists():
+    if meant and str(value) == Path(value).name and not Path(value).exists():
         raise ValueError(f"no folder {str(value)!r} exists; did you mean the data set {meant[0]!r}?")
     return {"name": "folder", "path": value}
 

@@ -11,27 +11,18 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from crosscontext.errors import ImageError
 
-EXTENSIONS = frozenset(
-    (
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jpe",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    )
-)
-"""Endings of the files that are taken for images, in lower case."""
-
 # Named, so that a file of another kind never reaches a decoder that runs an outside program (EPS).
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_ENDINGS_OF_FORMAT = {
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg"),
+    "PNG": (".png",),
+    "PPM": (".pbm", ".pgm", ".ppm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+EXTENSIONS = frozenset(ending for endings in _ENDINGS_OF_FORMAT.values() for ending in endings)
+"""Endings of the files that are taken for images, in lower case."""
 
 # EXIF orientation → what makes the picture upright. Pillow's exif_transpose does the same, but also writes
 # the EXIF block anew, and fails on some damaged ones.
@@ -67,10 +58,9 @@ def decode(source: Path | bytes, name: str) -> Image.Image:
         ImageError: the file is missing, empty, truncated or damaged, is not an image, or has more pixels than
             Pillow deems safe (`PIL.Image.MAX_IMAGE_PIXELS`).
     """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(
-            io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
-        ) as image:
+        with Image.open(file, formats=tuple(_ENDINGS_OF_FORMAT)) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit and image.width * image.height > limit:  # Pillow itself only warns up to twice the limit
                 raise Image.DecompressionBombError(f"{image.width} × {image.height} exceeds {limit} pixels")

@@ -26,8 +26,8 @@ class FolderSettings(Settings):
 
     path: Path
     """The folder. Its sub-folders `train` and `test` (or `val`) are the parts of the set if nothing else
-    holds images. The sub-folders of the folder, or of the parts, are the classes if there are two or more, and
-    each image lies in one; else there are no labels."""
+    holds images. The sub-folders of the folder, or of the parts, are the classes if there are at least two
+    and each image lies in one; else there are no labels."""
 
     def open(self) -> Splits:
         """List the images in an order that does not depend on the file system; none is read yet.
@@ -135,15 +135,15 @@ def _part_names(root: Path, names: Sequence[str]) -> list[str] | None:
 
 def _datasets(root: Path, parts: Sequence[Sequence[str]], *, depth: int) -> list[FolderDataset]:
     """Label the images of each part by their folder at `depth`; all parts share the same classes."""
-    is_sorted = [all(name.count("/") > depth for name in part) for part in parts]
+    have_classes = [all(name.count("/") > depth for name in part) for part in parts]
     class_names = sorted(
-        {_folder(name, depth) for part, has in zip(parts, is_sorted, strict=True) if has for name in part}
+        {_folder(name, depth) for part, has in zip(parts, have_classes, strict=True) if has for name in part}
     )
     number = {class_name: index for index, class_name in enumerate(class_names)}
     datasets = []
-    for part, has in zip(parts, is_sorted, strict=True):
+    for part, has_classes in zip(parts, have_classes, strict=True):
         labels = None
-        if has and len(class_names) > 1:
+        if has_classes and len(class_names) > 1:
             classes = np.fromiter((number[_folder(name, depth)] for name in part), np.int64, len(part))
             labels = Labels(tuple(class_names), classes)
         datasets.append(FolderDataset(root, part, labels))

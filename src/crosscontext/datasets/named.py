@@ -59,13 +59,12 @@ class NamedSettings(Settings):
         folder = root / self.dataset
         if not self.unlabelled and (folder / "train").is_dir() and (folder / "test").is_dir():
             return FolderSettings(path=folder).open()
+        train_split = "train+unlabeled" if self.unlabelled else "train"
         attempts = [(folder, False), (root, False)] + [(folder, True)] * self.download
         faults = []
         for place, download in attempts:
             try:
-                train = _load(
-                    self.dataset, place, "train+unlabeled" if self.unlabelled else "train", download
-                )
+                train = _load(self.dataset, place, train_split, download)
                 return Splits(train, _load(self.dataset, place, "test", download))
             except (RuntimeError, OSError, ValueError, AssertionError) as cause:
                 faults.append(f"{place}: {cause}")
@@ -104,11 +103,7 @@ def _load(dataset: KnownName, root: Path, split: str, download: bool) -> ArrayDa
             pixels, classes, class_names = source.data.transpose(0, 2, 3, 1), source.labels, source.classes
         case "svhn":
             source = published.SVHN(root, split=split, download=download)
-            pixels, classes, class_names = (
-                source.data.transpose(0, 2, 3, 1),
-                source.labels,
-                list("0123456789"),
-            )
+            pixels, classes, class_names = source.data.transpose(0, 2, 3, 1), source.labels, "0123456789"
     names = [f"{split}/{index:06d}" for index in range(len(pixels))]
     labels = None if split == "train+unlabeled" else _labels(class_names, np.asarray(classes, dtype=np.int64))
     return ArrayDataset(pixels, names, labels)

@@ -21,6 +21,10 @@ from crosscontext.randomness import uniforms
 from crosscontext.settings import Settings
 from crosscontext.shapes import Float, Int64, UInt8
 
+# How hard it is: 10 000 training and 2 000 test images of 32 px, seed 0, top-1 accuracy, chance 10 %.
+# Colour histograms: logistic regression 12 %. Raw pixels: 1-NN 23 %, 20-NN 24 %, logistic regression 16 %.
+# ResNet-18 of a quarter of the width, global average: random weights 20-NN 10-12 %, logistic regression 12 %;
+# supervised (SGD, one cycle, random shifts) 88 % after 6 epochs, 99 % after 10.
 CLASS_NAMES = tuple(SILHOUETTES)
 _CHUNK = 128  # images rendered at once: their float planes stay in the processor's cache
 _STREAM = 255  # of the random numbers; apart from those of views and loading
@@ -30,7 +34,7 @@ _Canvas: TypeAlias = Float[np.ndarray, "N 3 S S"]
 
 
 class ShapesSettings(Settings):
-    """Ten outlines drawn on textures: needs no download, no files and no patience."""
+    """Ten outlines drawn on textures, rendered when opened: no files, no download."""
 
     name: Literal["shapes"] = "shapes"
     """The procedural set."""
@@ -48,7 +52,7 @@ class ShapesSettings(Settings):
     """Another seed gives other images of the same classes."""
 
     def open(self) -> Splits:
-        """Render both parts into memory: about 0.1 ms and 3 kB an image at 32 px."""
+        """Render both parts into memory: about 0.2 ms of one core and 3 kB an image at 32 px."""
         test = self._part("test", self.num_test) if self.num_test else None
         return Splits(self._part("train", self.num_train), test)
 
@@ -159,9 +163,9 @@ def _add_clutter(draws: _Draws, canvas: _Canvas) -> None:
 def _object_distances(draws: _Draws, image_size: int) -> Plane:
     """Signed distance of each pixel from the outline of the object, in sides of the picture."""
     across, down, turn, scale, stretch = draws.of(_Purpose.POSE, 5).T
-    angles = between(turn, -1, 1) * np.pi / 6
+    angles = between(turn, -1.0, 1.0) * np.pi / 6
     x, y = _points(image_size, between(across, 0.3, 0.7), between(down, 0.3, 0.7), angles)
-    radii, stretches = _per_image(between(scale, 0.19, 0.29)), _per_image(1.2 ** between(stretch, -1, 1))
+    radii, stretches = _per_image(between(scale, 0.19, 0.29)), _per_image(1.2 ** between(stretch, -1.0, 1.0))
     x, y = x / (radii * stretches), y * stretches / radii  # the area stays π radii²
     distances = np.empty_like(x)
     classes = classes_of(draws.indices)
@@ -196,8 +200,8 @@ def _photograph(draws: _Draws, canvas: _Canvas) -> UInt8[np.ndarray, "N S S 3"]:
     direction, fall, exposure, noise = draws.of(_Purpose.LIGHT, 4).T
     middle = np.full_like(direction, 0.5)
     along, _ = _points(canvas.shape[-1], middle, middle, 2 * np.pi * direction)
-    light = _per_image(between(exposure, 0.75, 1.25)) * (1 + _per_image(between(fall, 0, 0.8)) * along)
-    # Uniform noise: at 1 to 4 % of the range nothing can tell it from Gaussian noise, and it is cheaper.
+    light = _per_image(between(exposure, 0.75, 1.25)) * (1 + _per_image(between(fall, 0.0, 0.8)) * along)
+    # Uniform, not Gaussian, noise of the same deviation: one random number a value is enough.
     deviation = _per_image(between(noise, 0.01, 0.04))[:, None]
     grain = between(draws.of(_Purpose.NOISE, *canvas.shape[1:]), -(3**0.5), 3**0.5)
     exposed = np.clip(canvas * light[:, None] + deviation * grain, 0, 1)

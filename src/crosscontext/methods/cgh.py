@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from crosscontext.backbones.contract import Backbone
@@ -71,6 +71,18 @@ class CGHSettings(Settings):
 
     contexts: ContextSettings = ContextSettings()
     """Widths and stages of the two contexts."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "CGHSettings":
+        if len(set(self.pairs)) < len(self.pairs):
+            raise ValueError(f"pairs names one pair twice: {', '.join(self.pairs)}. Name each pair once.")
+        if self.local_views and not any(pair.endswith("->global") for pair in self.pairs):
+            raise ValueError(
+                f"local_views is {self.local_views}, but none of the pairs {', '.join(self.pairs)} "
+                "teaches the global context, which local views are for. "
+                "Add 'hyper->global' to pairs, or set local_views to 0."
+            )
+        return self
 
     def resolve(self, num_images: int) -> "CGHSettings":
         """Settle what is "auto" for a set of this many images."""

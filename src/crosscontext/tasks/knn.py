@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
+import torch
+from pydantic import Field, JsonValue
 
 from crosscontext.errors import SettingsError
 from crosscontext.features import Features
@@ -22,7 +23,7 @@ class KnnSettings(Task):
     temperature: float = Field(0.07, gt=0)
     """The vote of a neighbour weighs exp(cosine / temperature)."""
 
-    def measure(self, train: Features, test: Features, seed: int) -> Iterator[Measurement]:
+    def measure(self, train: Features, test: Features, seed: int) -> Iterator[Measurement]:  # noqa: ARG002 (nothing is drawn)
         """Yield one measurement for each k."""
         assert train.classes is not None
         assert test.classes is not None
@@ -32,8 +33,8 @@ class KnnSettings(Task):
                 f"k-NN needs {min(self.k)} neighbours and there are {len(train.names)} training images. "
                 "Give a smaller k, or more images."
             )
-        left_out = sorted(set(self.k) - set(possible))
-        details: dict[str, object] = {"k_above_number_of_images": left_out} if left_out else {}
+        left_out: list[JsonValue] = [k for k in self.k if k not in possible]
+        details: dict[str, JsonValue] = {"k_above_number_of_images": left_out} if left_out else {}
         predicted = knn_classes(train.values, train.classes, test.values, possible, self.temperature)
         for k, classes in predicted.items():
-            yield Measurement(f"top1_k{k}", classes == test.classes, details)
+            yield Measurement(f"top1_k{k}", torch.eq(classes, test.classes), details)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from crosscontext.errors import DataError
 from crosscontext.features import Features
-from crosscontext.probe import Logistic, fit_logistic, principal_axes
+from crosscontext.probe import Logistic, PrincipalAxes, Standard, fit_logistic
 from crosscontext.shapes import Bool, Int64
 from crosscontext.tasks.contract import Measurement, Task
 
@@ -21,7 +21,7 @@ class LinearSettings(Task):
     name: Literal["linear"] = "linear"
 
     penalties: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1
+        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1
     )
     """Candidates for the weight of the L2 penalty beside the mean loss: 1 / (C · images) in the terms of
     scikit-learn."""
@@ -35,20 +35,21 @@ class LinearSettings(Task):
         assert classes is not None
         assert test.classes is not None
         held_out = stratified(classes, self.held_out, seed)
-        axes = principal_axes(train.values[~held_out])
-        rows = axes.coordinates(train.values)
-        rows_fit, classes_fit = rows[~held_out], classes[~held_out]
+        standard = Standard.of(train.values[~held_out])
+        values = standard.apply(train.values)
+        fit_values, fit_classes = values[~held_out], classes[~held_out]
+        axes = PrincipalAxes.of(fit_values)
 
-        logistic = Logistic.zeros(rows.shape[1], int(classes.max()) + 1)
+        logistic = Logistic.zeros(int(classes.max()) + 1, values.shape[1])
         candidates: list[tuple[float, float, Logistic]] = []
         for penalty in sorted(self.penalties, reverse=True):  # each fit starts from the one before
-            logistic = fit_logistic(rows_fit, classes_fit, axes.variances, penalty, logistic)
-            right = logistic.predict(rows[held_out]) == classes[held_out]
+            logistic = fit_logistic(fit_values, fit_classes, axes, penalty, logistic)
+            right = torch.eq(logistic.predict(values[held_out]), classes[held_out])
             candidates.append((float(right.double().mean()), penalty, logistic))
         accuracy, penalty, logistic = max(candidates, key=lambda candidate: candidate[:2])
 
-        logistic = fit_logistic(rows, classes, axes.variances, penalty, logistic)
-        right = logistic.predict(axes.coordinates(test.values)) == test.classes
+        logistic = fit_logistic(values, classes, axes, penalty, logistic)
+        right = torch.eq(logistic.predict(standard.apply(test.values)), test.classes)
         yield Measurement("top1", right, {"penalty": penalty, "held_out_top1": accuracy})
 
 
@@ -60,7 +61,7 @@ def stratified(classes: Int64[Tensor, " N"], share: float, seed: int) -> Bool[Te
     """
     generator = np.random.default_rng(seed)
     picked = torch.zeros(len(classes), dtype=torch.bool)
-    for label in classes.unique():
+    for label in torch.unique(classes):
         members = torch.nonzero(classes == label).flatten()
         count = min(max(1, round(len(members) * share)), len(members) - 1)
         picked[members[torch.from_numpy(generator.permutation(len(members))[:count])]] = True

@@ -1,0 +1,37 @@
+# Everything here makes the virtual environment itself; nothing else has to be installed but Python 3.11 and make.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= runs/demo
+# OPTIONS="--steps 60" makes a short demo
+
+.PHONY: demo test test-fast check format clean
+
+demo: $(VENV)/installed
+	$(BIN)/crosscontext pretrain demo --out $(DEMO) --overwrite $(OPTIONS)
+	$(BIN)/crosscontext evaluate $(DEMO)
+
+test: check
+	$(BIN)/python -m pytest
+	$(MAKE) demo DEMO=runs/demo-short OPTIONS="--steps 60"
+
+test-fast: $(VENV)/installed
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/installed
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/installed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@

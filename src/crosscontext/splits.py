@@ -1,0 +1,106 @@
+"""Which labelled images are learned from, and which are scored: data settings → **splits** → evaluate."""
+
+import hashlib
+from typing import NamedTuple
+
+import numpy as np
+
+from crosscontext.datasets import DatasetSettings
+from crosscontext.datasets.contract import Dataset, Labels
+from crosscontext.datasets.subset import Subset
+from crosscontext.errors import DataError
+
+TEST_SHARE = 0.2
+_NAMED_AT_MOST = 5
+
+
+class LabelledSplits(NamedTuple):
+    """Training and test images with the same classes."""
+
+    train: Dataset
+    test: Dataset
+    class_names: tuple[str, ...]
+    test_from: str
+    """How the test images were found: ``test_data``, ``own`` or ``hash of names``."""
+
+
+def open_labelled(data: DatasetSettings, test_data: DatasetSettings | None) -> LabelledSplits:
+    """Find the training and the test images.
+
+    Args:
+        data: its training part is learned from; without `test_data`, its own test part is scored, or else
+            a fifth of it that depends on the names of the images alone.
+        test_data: another set to score: its test part if it has one, else all of it.
+
+    Raises:
+        DataError: there are no labels, the parts have different classes, or one of them is too small.
+    """
+    train, test = data.open()
+    if test_data is not None:
+        other = test_data.open()
+        test, test_from = other.test or other.train, "test_data"
+    elif test is not None:
+        test_from = "own"
+    else:
+        (train, test), test_from = split_by_name(train), "hash of names"
+    train_labels, test_labels = labels_of(train, "training"), labels_of(test, "test")
+    _check_classes(train_labels, test_labels, test_may_lack=test_from == "hash of names")  # of rare classes
+    return LabelledSplits(train, test, train_labels.class_names, test_from)
+
+
+def split_by_name(dataset: Dataset) -> tuple[Subset, Subset]:
+    """Divide images 80 to 20 by a hash of their names: neither their order nor other images matter.
+
+    Returns:
+        The training and the test part.
+
+    Raises:
+        DataError: a part is empty.
+    """
+    is_test = np.array([_position(name) < TEST_SHARE for name in dataset.names])
+    if is_test.all() or not is_test.any():
+        raise DataError(
+            f"{len(dataset.names)} images are too few to keep a fifth of them for the test. "
+            "Give more images, or test images with --test-data."
+        )
+    train, test = np.flatnonzero(~is_test).tolist(), np.flatnonzero(is_test).tolist()
+    return Subset(dataset, train), Subset(dataset, test)
+
+
+def labels_of(dataset: Dataset, part: str) -> Labels:
+    """Return the labels.
+
+    Raises:
+        DataError: there are none.
+    """
+    if dataset.labels is None:
+        raise DataError(
+            f"The {len(dataset.names)} {part} images have no labels, which a score needs. "
+            "Put the images of each class into a sub-folder of that name: DIR/cat/1.jpg, DIR/dog/2.jpg."
+        )
+    return dataset.labels
+
+
+def _check_classes(train: Labels, test: Labels, *, test_may_lack: bool) -> None:
+    trained, tested = set(train.class_names), set(test.class_names)
+    if trained == tested:  # one numbering; each class needs images too
+        trained = {train.class_names[i] for i in np.unique(train.classes)}
+        tested = {test.class_names[i] for i in np.unique(test.classes)}
+    problems = [f"the training images lack {_some(tested - trained)}"] if tested - trained else []
+    if trained - tested and not test_may_lack:
+        problems.append(f"the test images lack {_some(trained - tested)}")
+    if problems:
+        raise DataError(
+            f"Training and test images have different classes: {'; '.join(problems)}. "
+            "Give both parts the same class folders, each with images."
+        )
+
+
+def _some(names: set[str]) -> str:
+    more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
+    return ", ".join(sorted(names)[:_NAMED_AT_MOST]) + more
+
+
+def _position(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64

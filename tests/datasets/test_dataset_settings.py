@@ -1,0 +1,78 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from crosscontext.datasets import DatasetSettings, FolderSettings, NamedSettings, ShapesSettings
+from crosscontext.settings import Settings
+
+
+class Job(Settings):
+    """Stands for any settings that have a data set among them."""
+
+    data: DatasetSettings
+
+
+def parse(value: Any) -> FolderSettings | NamedSettings | ShapesSettings:
+    return Job(data=value).data
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [
+        ("shapes", ShapesSettings()),
+        ("cifar10", NamedSettings(dataset="cifar10")),
+        ("fashion-mnist", NamedSettings(dataset="fashion-mnist")),
+        ("./shapes", FolderSettings(path=Path("shapes"))),
+        ("some/photos", FolderSettings(path=Path("some/photos"))),
+        (Path("photos"), FolderSettings(path=Path("photos"))),
+        ({"name": "shapes", "seed": 3}, ShapesSettings(seed=3)),
+        (ShapesSettings(seed=4), ShapesSettings(seed=4)),
+    ],
+)
+def test_short_and_full_forms_mean_the_same(short: Any, full: Settings) -> None:
+    assert parse(short) == full
+
+
+@pytest.mark.parametrize("short", ["shapes", "svhn", "some/photos"])
+def test_settings_survive_a_dump(short: str) -> None:
+    job = Job(data=parse(short))
+    assert Job.model_validate_json(job.model_dump_json()) == job
+
+
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"empty data set; expected the path.*shapes, cifar10"):
+        parse("")
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"), [("cifar-10", "cifar10"), ("Shapes", "shapes"), ("STL10", "stl10")]
+)
+def test_a_misspelt_name_gets_the_nearest_one(typo: str, meant: str) -> None:
+    with pytest.raises(ValidationError, match=f"'{typo}' exists; did you mean the data set '{meant}'"):
+        parse(typo)
+
+
+def test_an_existing_folder_is_no_typo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cifar-10").mkdir()
+    assert parse("cifar-10") == FolderSettings(path=Path("cifar-10"))
+
+
+def test_unknown_keys_and_kinds_are_refused() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        parse({"name": "shapes", "colour": 1})
+    with pytest.raises(ValidationError, match="'folder', 'torchvision', 'shapes'"):
+        parse({"name": "imagenet"})
+
+
+def test_every_field_explains_itself() -> None:
+    schema = TypeAdapter[Any](DatasetSettings).json_schema()
+    missing = [
+        f"{kind}.{field}"
+        for kind, definition in schema["$defs"].items()
+        for field, entry in definition["properties"].items()
+        if "description" not in entry
+    ]
+    assert missing == []

@@ -1,0 +1,286 @@
+import io
+import math
+from typing import get_args
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from crosscontext.backbones import ResNetSettings
+from crosscontext.memory import MemorySettings
+from crosscontext.methods import (
+    CGHSettings,
+    Method,
+    MethodSettings,
+    MoCoSettings,
+    Outcome,
+    ReSSLSettings,
+    Views,
+)
+from crosscontext.methods.cgh import Pair
+from crosscontext.methods.moco import MoCo
+from crosscontext.optimizers import OptimizerSettings
+from crosscontext.schedules import Plan
+from crosscontext.weights import load_exactly
+
+BATCH, SIDE, LOCAL_SIDE = 8, 16, 12
+PLAN = Plan(num_images=2560, batch_size=BATCH, total_steps=80)  # of which the warm-ups take the first two
+WARM, LATE = 1, 40
+NARROW = ResNetSettings(depth=10, width=0.125, stem="small")
+
+MEMBERS: list[MethodSettings] = [member() for member in get_args(get_args(MethodSettings)[0])]
+PAIRS: tuple[Pair, ...] = get_args(Pair)
+ABLATIONS: list[MethodSettings] = [
+    *(CGHSettings(pairs=(pair,)) for pair in PAIRS),
+    CGHSettings(pairs=PAIRS),
+    CGHSettings(centring="mean"),
+    CGHSettings(centring="sum"),
+    CGHSettings(local_views=2),
+    CGHSettings(contrast_kept=0.25),
+    CGHSettings(memory=MemorySettings(start="random")),
+    ReSSLSettings(local_views=2),
+    MoCoSettings(memory=MemorySettings(slots=20)),
+]
+
+
+def name_of(settings: MethodSettings) -> str:
+    changed = settings.model_dump(exclude_defaults=True)
+    return " ".join([settings.name, *(f"{key}={value}" for key, value in changed.items())])
+
+
+every_method = pytest.mark.parametrize("settings", [*MEMBERS, *ABLATIONS], ids=name_of)
+
+
+def built(settings: MethodSettings, seed: int = 0) -> Method:
+    torch.manual_seed(seed)
+    method: Method = settings.build(NARROW.build(), PLAN)
+    return method.train()
+
+
+def views_of(method: Method, step: int, dtype: torch.dtype = torch.float32) -> Views:
+    """The views of a step: all copies show the same images, with noise of their own."""
+    generator = torch.Generator().manual_seed(step)
+    images = torch.randn(BATCH, 3, SIDE, SIDE, generator=generator)
+    views: dict[str, list[Tensor]] = {}
+    for name, count in method.view_counts.items():
+        side = LOCAL_SIDE if name == "local" else SIDE
+        noise = [torch.randn(BATCH, 3, side, side, generator=generator) for _ in range(count)]
+        views[name] = [(images[..., :side, :side] + 0.1 * each).to(dtype) for each in noise]
+    return views
+
+
+def train(method: Method, start: int, stop: int) -> list[Outcome]:
+    optimizer = OptimizerSettings().build(method.student)
+    outcomes = []
+    for step in range(start, stop):
+        outcome: Outcome = method(views_of(method, step), step)
+        optimizer.zero_grad()
+        outcome.loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05
+        optimizer.step()
+        method.after_step(outcome)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def losses(outcomes: list[Outcome]) -> list[float]:
+    return [outcome.loss.item() for outcome in outcomes]
+
+
+def beside_student(method: Method) -> dict[str, object]:
+    """State that only `after_step` may change; a teacher's batch statistics are its own affair."""
+    return {
+        name: value.clone() if isinstance(value, Tensor) else dict(value)
+        for name, value in method.state_dict().items()
+        if not name.startswith("student.") and "running_" not in name and "num_batches" not in name
+    }
+
+
+def changed(before: dict[str, object], after: dict[str, object]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {
+        name
+        for name, value in before.items()
+        if not (torch.equal(value, new) if isinstance(new := after[name], Tensor) else value == new)  # type: ignore[arg-type]  # both are of the same type
+    }
+
+
+@every_method
+def test_the_loss_is_a_finite_scalar_and_measurements_carry_no_gradient(settings: MethodSettings) -> None:
+    for outcome in train(built(settings), 0, 3):
+        assert outcome.loss.shape == ()
+        assert torch.isfinite(outcome.loss)
+        assert outcome.loss.requires_grad
+        for name, value in outcome.measurements.items():
+            assert name.startswith(("loss_", "relation_entropy_"))
+            assert value.shape == ()
+            assert torch.isfinite(value)
+            assert not value.requires_grad
+        for keys in outcome.keys.values():
+            assert len(keys) == BATCH
+            assert not keys.requires_grad
+
+
+@every_method
+@pytest.mark.parametrize("step", [WARM, LATE])
+def test_gradients_reach_all_of_the_student_that_the_loss_sees_and_nothing_else(
+    settings: MethodSettings, step: int
+) -> None:
+    method = built(settings)
+    train(method, 0, 2)
+    method.student.zero_grad()
+    method(views_of(method, step), step).loss.backward()
+    unseen: set[str] = set()
+    if isinstance(settings, CGHSettings) and step == LATE and not settings.contrast_kept:
+        taught = {pair.split("->")[1] for pair in settings.pairs}
+        unseen = {f"heads.{context}." for context in {"global", "hyper"} - taught}
+    for name, parameter in method.student.named_parameters():
+        if name.startswith(tuple(unseen)):
+            assert parameter.grad is None, name
+        else:
+            assert parameter.grad is not None, name
+            assert parameter.grad.any(), name
+    students = {id(parameter) for parameter in method.student.parameters()}
+    others = [parameter for parameter in method.parameters() if id(parameter) not in students]
+    assert others
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in others)
+
+
+@every_method
+def test_forward_changes_neither_teacher_nor_memory_and_after_step_changes_both(
+    settings: MethodSettings,
+) -> None:
+    method = built(settings)
+    train(method, 0, 2)  # the first step of an empty memory leaves student and teacher alike
+    before = beside_student(method)
+    outcome = method(views_of(method, 2), 2)
+    outcome.loss.backward()
+    assert changed(before, beside_student(method)) == set()
+    method.after_step(outcome)
+    moved = changed(before, beside_student(method))
+    assert moved == before.keys()
+
+
+@every_method
+def test_after_step_leaves_the_student_alone(settings: MethodSettings) -> None:
+    method = built(settings)
+    outcome = method(views_of(method, 0), 0)
+    before = {name: value.clone() for name, value in method.student.state_dict().items()}
+    method.after_step(outcome)
+    assert all(torch.equal(value, before[name]) for name, value in method.student.state_dict().items())
+
+
+@every_method
+def test_the_state_survives_a_file_and_training_goes_on_bitwise(settings: MethodSettings) -> None:
+    method, restored = built(settings), built(settings, seed=1)
+    train(method, 0, 2)
+    file = io.BytesIO()
+    torch.save(method.state_dict(), file)
+    file.seek(0)
+    load_exactly(restored, torch.load(file, weights_only=True), "the test")
+    assert losses(train(restored, 2, 4)) == losses(train(method, 2, 4))
+
+
+@every_method
+def test_training_is_a_function_of_the_seed(settings: MethodSettings) -> None:
+    one, again, other = (losses(train(built(settings, seed), 0, 2)) for seed in (0, 0, 1))
+    assert one == again
+    assert one != other
+
+
+@every_method
+def test_the_encoder_is_the_backbone_that_is_trained(settings: MethodSettings) -> None:
+    method = built(settings)
+    students = {id(parameter) for parameter in method.student.parameters()}
+    assert {id(parameter) for parameter in method.encoder.parameters()} <= students
+
+
+@pytest.mark.parametrize("settings", MEMBERS, ids=name_of)
+def test_an_empty_memory_teaches_nothing(settings: MethodSettings) -> None:
+    method = built(settings)
+    for step in (0, WARM, LATE):
+        outcome = method(views_of(method, step), step)
+        assert outcome.loss == 0
+    outcome.loss.backward()
+    assert not any(p.grad is not None and p.grad.any() for p in method.student.parameters())
+
+
+@pytest.mark.parametrize("settings", MEMBERS, ids=name_of)
+def test_a_plain_name_stands_for_default_settings(settings: MethodSettings) -> None:
+    adapter: TypeAdapter[MethodSettings] = TypeAdapter(MethodSettings)
+    assert adapter.validate_python(settings.name) == settings
+
+
+@pytest.mark.parametrize("settings", MEMBERS, ids=name_of)
+def test_auto_is_settled_by_the_size_of_the_set(settings: MethodSettings) -> None:
+    settled = settings.resolve(1_281_167)
+    assert (settled.memory.slots, settled.momentum) == (65_536, 0.999)
+    assert settled.resolve(100_000) == settled
+
+
+def test_cgh_with_the_pair_of_ressl_and_without_contrast_is_ressl() -> None:
+    ressl = built(ReSSLSettings())
+    cgh = built(CGHSettings(pairs=("global->global",), warmup="0 steps"), seed=1)
+    train(ressl, 0, 3)
+    load_exactly(cgh, ressl.state_dict(), "ReSSL")
+    assert losses(train(cgh, 3, 7)) == losses(train(ressl, 3, 7))
+
+
+def test_moco_is_naive_info_nce() -> None:
+    method = built(MoCoSettings(memory=MemorySettings(slots=20)))
+    assert isinstance(method, MoCo)
+    train(method, 0, 3)
+    method.double()
+    views = views_of(method, 3, torch.float64)
+    queries = method.student(views["strong"][0])["global"].tolist()
+    keys, slots = (
+        method.teacher(views["strong"][1])["global"].tolist(),
+        method.memory.slots("global").tolist(),
+    )
+    assert len(slots) == 20
+    loss = 0.0
+    for query, key in zip(queries, keys, strict=True):
+        similar = [sum(a * b for a, b in zip(query, row, strict=True)) for row in [key, *slots]]
+        choices = [math.exp(cosine / 0.2) for cosine in similar]
+        loss -= math.log(choices[0] / sum(choices)) / BATCH
+    assert method(views, 3).loss.item() == pytest.approx(loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.25, 1.0])
+def test_info_nce_fades_into_the_relations_and_a_part_of_it_may_stay(kept: float) -> None:
+    method = built(CGHSettings(warmup="10 steps", contrast_kept=kept))
+    train(method, 0, 3)
+    for step in (0, 3, 10, 40):
+        outcome = method(views_of(method, step), step)
+        terms = outcome.measurements
+        crossed = (terms["loss_hyper_from_global"] + terms["loss_global_from_hyper"]) / 2
+        part = max(1 - step / 10, kept)
+        expected = (1 - part) * crossed + part * terms.get("loss_contrast", torch.zeros(()))
+        torch.testing.assert_close(outcome.loss, expected)
+        assert ("loss_contrast" in terms) == (part > 0)
+
+
+def test_all_pairs_count_alike() -> None:
+    method = built(CGHSettings(pairs=PAIRS, warmup="0 steps"))
+    outcome = train(method, 0, 3)[-1]
+    terms = [value for name, value in outcome.measurements.items() if name.startswith("loss_")]
+    assert len(terms) == 4
+    torch.testing.assert_close(outcome.loss.detach(), torch.stack(terms).mean())
+
+
+@pytest.mark.parametrize("pair", ["hyper->hyper", "global->hyper"])
+def test_local_views_need_a_pair_that_teaches_the_global_context(pair: Pair) -> None:
+    with pytest.raises(ValueError, match=r"local_views is 2, .*global"):
+        CGHSettings(pairs=(pair,), local_views=2)
+
+
+def test_twice_the_same_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="pairs"):
+        CGHSettings(pairs=("global->hyper", "global->hyper"))
+
+
+def test_no_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="pairs"):
+        CGHSettings(pairs=())

@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+
+from crosscontext import probe
+from crosscontext.features import Features
+from crosscontext.probe import Logistic, PrincipalAxes, Standard, fit_logistic, knn_classes, knn_top1
+
+NUM_CLASSES = 5
+
+
+def blobs(size: int, width: int, seed: int, spread: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Overlapping classes on correlated dimensions of very different variance, like real features."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(NUM_CLASSES, width, generator=torch.Generator().manual_seed(99))
+    mixing = torch.randn(width, width, generator=torch.Generator().manual_seed(98)) * torch.logspace(
+        0, -2, width
+    )
+    classes = torch.randint(NUM_CLASSES, (size,), generator=generator)
+    return (centres[classes] + spread * torch.randn(size, width, generator=generator)) @ mixing.T + 1, classes
+
+
+@pytest.mark.parametrize("k", [1, 7, 40, 200])
+def test_knn_agrees_with_scikit_learn(k: int) -> None:
+    train, classes = blobs(200, 12, seed=0, spread=3)
+    test, _ = blobs(150, 12, seed=1, spread=3)
+    oracle = KNeighborsClassifier(
+        k, metric="cosine", algorithm="brute", weights=lambda distances: np.exp((1 - distances) / 0.07)
+    )
+    expected = oracle.fit(train.double().numpy(), classes.numpy()).predict(test.double().numpy())
+    predicted = knn_classes(train.double(), classes, test.double(), (k,), 0.07)[k]
+    assert predicted.tolist() == expected.tolist()
+
+
+def test_knn_agrees_with_the_loop_of_its_docstring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        probe, "_SIMILARITIES_AT_ONCE", 60 * 7
+    )  # seven test images at once, the last ones three
+    train, classes = blobs(60, 6, seed=2, spread=3)
+    test, _ = blobs(24, 6, seed=3, spread=3)
+    predicted = knn_classes(train, classes, test, (20, 3), 0.2)
+    for k in (3, 20):
+        for query, found in zip(test, predicted[k].tolist(), strict=True):
+            cosines = F.cosine_similarity(query[None], train).tolist()
+            nearest = sorted(range(60), key=lambda i: -cosines[i])[:k]
+            votes = [0.0] * NUM_CLASSES
+            for i in nearest:
+                votes[int(classes[i])] += np.exp(cosines[i] / 0.2)
+            assert found == int(np.argmax(votes))
+
+
+def test_asking_for_several_k_at_once_changes_none() -> None:
+    train, classes = blobs(80, 6, seed=0, spread=3)
+    test, _ = blobs(30, 6, seed=1, spread=3)
+    together = knn_classes(train, classes, test, (50, 1, 10), 0.07)
+    assert set(together) == {1, 10, 50}
+    for k, predicted in together.items():
+        assert torch.equal(predicted, knn_classes(train, classes, test, (k,), 0.07)[k])
+
+
+def test_a_very_small_temperature_leaves_the_nearest_neighbour_alone_to_decide() -> None:
+    train, classes = blobs(80, 6, seed=0, spread=3)
+    test, _ = blobs(30, 6, seed=1, spread=3)
+    sharp = knn_classes(train, classes, test, (40,), 1e-6)[40]
+    assert torch.equal(sharp, knn_classes(train, classes, test, (1,), 0.07)[1])
+
+
+def test_knn_top1_is_the_share_of_right_answers() -> None:
+    train = Features(torch.eye(3), torch.tensor([0, 1, 2]), ("a", "b", "c"), {})
+    test = Features(torch.eye(3)[[0, 1, 2, 2]], torch.tensor([0, 1, 0, 2]), ("d", "e", "f", "g"), {})
+    assert knn_top1(train, test) == 0.75
+
+
+def standardised(size: int, width: int) -> tuple[Tensor, Tensor, PrincipalAxes]:
+    values, classes = blobs(size, width, seed=0, spread=2)
+    values = Standard.of(values).apply(values)
+    return values, classes, PrincipalAxes.of(values)
+
+
+@pytest.mark.parametrize("penalty", [1e-4, 1e-2, 1.0])
+def test_logistic_regression_agrees_with_scikit_learn(penalty: float) -> None:
+    values, classes, axes = standardised(600, 16)
+    fitted = fit_logistic(values, classes, axes, penalty, Logistic.zeros(NUM_CLASSES, 16))
+    oracle = LogisticRegression(C=1 / (penalty * len(values)), max_iter=5000, tol=1e-8)
+    oracle.fit(values.double().numpy(), classes.numpy())
+    expected = torch.from_numpy(oracle.coef_).float()
+    assert (fitted.weights - expected).norm() < 0.02 * expected.norm()
+    same = fitted.predict(values) == torch.from_numpy(oracle.predict(values.double().numpy()))
+    assert same.double().mean() >= 0.997
+
+
+def penalised_loss(logistic: Logistic, values: Tensor, classes: Tensor, penalty: float) -> Tensor:
+    return (
+        F.cross_entropy(F.linear(values, *logistic), classes) + penalty / 2 * logistic.weights.square().sum()
+    )
+
+
+def test_no_gradient_is_left_at_the_fit() -> None:
+    values, classes, axes = standardised(400, 8)
+    fitted = fit_logistic(values, classes, axes, 1e-3, Logistic.zeros(NUM_CLASSES, 8))
+    at_fit = Logistic(*(part.clone().requires_grad_() for part in fitted))
+    gradients = torch.autograd.grad(penalised_loss(at_fit, values, classes, 1e-3), at_fit)
+    assert max(float(gradient.abs().max()) for gradient in gradients) < 2e-3
+
+
+def test_neither_the_axes_nor_the_start_move_the_minimum() -> None:
+    values, classes, axes = standardised(400, 8)
+    reference = fit_logistic(values, classes, axes, 1e-2, Logistic.zeros(NUM_CLASSES, 8))
+    no_axes = PrincipalAxes(torch.eye(8), torch.ones(8))
+    far = Logistic(
+        torch.randn(NUM_CLASSES, 8, generator=torch.Generator().manual_seed(0)), torch.ones(NUM_CLASSES)
+    )
+    other = fit_logistic(values, classes, no_axes, 1e-2, far)
+    torch.testing.assert_close(
+        penalised_loss(other, values, classes, 1e-2),
+        penalised_loss(reference, values, classes, 1e-2),
+        rtol=1e-4,
+        atol=0,
+    )
+    assert (other.weights - reference.weights).norm() < 0.03 * reference.weights.norm()
+
+
+def test_constant_and_duplicate_dimensions_do_no_harm() -> None:
+    values, classes = blobs(300, 6, seed=0)
+    degenerate = torch.cat([values, values[:, :2], torch.full((300, 1), 3.3)], dim=1)
+    standard = Standard.of(degenerate)
+    features = standard.apply(degenerate)
+    fitted = fit_logistic(features, classes, PrincipalAxes.of(features), 1e-3, Logistic.zeros(NUM_CLASSES, 9))
+    assert fitted.weights.isfinite().all()
+    assert (fitted.predict(features) == classes).double().mean() > 0.8
+
+
+def test_standardised_dimensions_have_mean_0_and_deviation_1() -> None:
+    values, _ = blobs(300, 6, seed=0)
+    features = Standard.of(values).apply(values)
+    torch.testing.assert_close(features.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
+    torch.testing.assert_close(features.std(0, correction=0), torch.ones(6))
