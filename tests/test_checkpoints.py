@@ -1,6 +1,4 @@
 import os
-import os
-import os
 import resource
 from pathlib import Path
 
@@ -111,34 +109,6 @@ def test_what_a_crash_has_left_is_not_in_the_way(folder: RunFolder) -> None:
     folder.checkpoint.with_suffix(".kept").hardlink_to(folder.checkpoint)  # killed between two lines
     save_checkpoint(folder, method, optimizer, step=2)
     assert torch.load(folder.previous_checkpoint, weights_only=True)["step"] == 1
-
-
-def test_a_file_system_without_hard_links_keeps_the_checkpoint_before_too(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    method, optimizer = training()
-    for step in (1, 2):
-        save_checkpoint(folder, method, optimizer, step)
-    assert torch.load(folder.previous_checkpoint, weights_only=True)["step"] == 1
-    assert torch.load(folder.checkpoint, weights_only=True)["step"] == 2
-
-
-def test_a_file_system_without_hard_links_keeps_the_checkpoint_before_too(
-    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    method, optimizer = training()
-    for step in (1, 2):
-        save_checkpoint(folder, method, optimizer, step)
-    assert torch.load(folder.previous_checkpoint, weights_only=True)["step"] == 1
-    assert torch.load(folder.checkpoint, weights_only=True)["step"] == 2
 
 
 def test_a_file_system_without_hard_links_keeps_the_checkpoint_before_too(

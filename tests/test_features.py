@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ BROKEN = (3, 11)
 class Watched(Dataset):
     """Counts how many images have been decoded and not yet asked back."""
 
-    labels = None
+    labels: Labels | None = None
 
     def __init__(self, size: int) -> None:
         self.names: Sequence[str] = [f"{i}" for i in range(size)]
@@ -42,7 +42,7 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture
-def folder_with_broken_files(tmp_path: Path) -> Iterator[Path]:
+def folder_with_broken_files(tmp_path: Path) -> Path:
     generator = np.random.default_rng(0)
     for i in range(20):
         path = tmp_path / "ab"[i % 2] / f"{i:02}.png"
@@ -50,7 +50,7 @@ def folder_with_broken_files(tmp_path: Path) -> Iterator[Path]:
         Image.fromarray(generator.integers(0, 256, (16, 20, 3), dtype=np.uint8)).save(path)
         if i in BROKEN:
             path.write_bytes(path.read_bytes()[:60])
-    yield tmp_path
+    return tmp_path
 
 
 def test_each_readable_image_counts_once_in_order(folder_with_broken_files: Path) -> None:

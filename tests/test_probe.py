@@ -83,14 +83,14 @@ def standardised(size: int, width: int) -> tuple[Tensor, Tensor, PrincipalAxes]:
 
 @pytest.mark.parametrize("penalty", [1e-4, 1e-2, 1.0])
 def test_logistic_regression_agrees_with_scikit_learn(penalty: float) -> None:
-    values, classes, axes = standardised(600, 16)
+    values, classes, axes = standardised(2000, 16)
     fitted = fit_logistic(values, classes, axes, penalty, Logistic.zeros(NUM_CLASSES, 16))
     oracle = LogisticRegression(C=1 / (penalty * len(values)), max_iter=5000, tol=1e-8)
     oracle.fit(values.double().numpy(), classes.numpy())
     expected = torch.from_numpy(oracle.coef_).float()
     assert (fitted.weights - expected).norm() < 0.02 * expected.norm()
     same = fitted.predict(values) == torch.from_numpy(oracle.predict(values.double().numpy()))
-    assert same.double().mean() >= 0.997
+    assert same.double().mean() > 0.995
 
 
 def penalised_loss(logistic: Logistic, values: Tensor, classes: Tensor, penalty: float) -> Tensor:
@@ -124,14 +124,23 @@ def test_neither_the_axes_nor_the_start_move_the_minimum() -> None:
     assert (other.weights - reference.weights).norm() < 0.03 * reference.weights.norm()
 
 
-def test_constant_and_duplicate_dimensions_do_no_harm() -> None:
+def fit(values: Tensor, classes: Tensor) -> Logistic:
+    features = Standard.of(values).apply(values)
+    start = Logistic.zeros(NUM_CLASSES, features.shape[1])
+    return fit_logistic(features, classes, PrincipalAxes.of(features), 1e-2, start)
+
+
+def test_a_constant_dimension_changes_nothing() -> None:
     values, classes = blobs(300, 6, seed=0)
-    degenerate = torch.cat([values, values[:, :2], torch.full((300, 1), 3.3)], dim=1)
-    standard = Standard.of(degenerate)
-    features = standard.apply(degenerate)
-    fitted = fit_logistic(features, classes, PrincipalAxes.of(features), 1e-3, Logistic.zeros(NUM_CLASSES, 9))
-    assert fitted.weights.isfinite().all()
-    assert (fitted.predict(features) == classes).double().mean() > 0.8
+    plain, padded = fit(values, classes), fit(torch.cat([values, torch.full((300, 1), 3.3)], dim=1), classes)
+    torch.testing.assert_close(padded.weights[:, :6], plain.weights, rtol=0.02, atol=5e-3)
+    assert padded.weights[:, 6].abs().max() < 1e-3
+
+
+def test_a_dimension_that_stands_twice_shares_its_weight() -> None:
+    values, classes = blobs(300, 6, seed=0)
+    weights = fit(torch.cat([values, values[:, :1]], dim=1), classes).weights
+    torch.testing.assert_close(weights[:, 6], weights[:, 0], rtol=0.02, atol=5e-3)
 
 
 def test_standardised_dimensions_have_mean_0_and_deviation_1() -> None:

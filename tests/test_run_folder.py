@@ -89,6 +89,13 @@ def test_overwriting_removes_the_files_of_a_run_and_nothing_else(used: RunFolder
     assert files_in(used.path) == {"notes.txt", "checkpoints/best.ckpt"}
 
 
+def test_a_run_that_has_hardly_begun_can_be_overwritten(used: RunFolder) -> None:
+    for name in OWN[1:]:
+        (used.path / name).unlink()
+    used.claim(resume=False, overwrite=True)
+    assert files_in(used.path) == {"notes.txt", "checkpoints/best.ckpt"}
+
+
 def test_overwriting_nothing_is_starting(tmp_path: Path) -> None:
     RunFolder(tmp_path / "new").claim(resume=False, overwrite=True)
     assert (tmp_path / "new" / "checkpoints").is_dir()

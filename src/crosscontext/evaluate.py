@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from crosscontext.datasets import DatasetSettings
 from crosscontext.encoders import Encoder, Preprocessing, load_encoder
@@ -105,7 +105,7 @@ def evaluate(settings: EvaluateSettings, notify: Callable[[str], None] = lambda 
         test = extract(model, splits.test, settings.batch_size, settings.workers)
         if skipped := [*train.skipped, *test.skipped]:
             notify(f"{name}: {len(skipped)} unreadable images are left out: {', '.join(skipped[:5])}")
-        conditions: dict[str, JsonValue] = {
+        conditions: dict[str, object] = {
             "preprocessing": encoder.preprocessing.model_dump(mode="json"),
             "train": _identity(data, train, splits),
             "test": _identity(settings.test_data or data, test, splits),
@@ -130,7 +130,7 @@ class _Subject(NamedTuple):
     digest: str
     train: Features
     test: Features
-    conditions: dict[str, JsonValue]
+    conditions: dict[str, object]
     """What must be equal, beside the task, for two scores to be comparable."""
 
 
@@ -139,7 +139,7 @@ def _take(task: Task, subject: _Subject, seed: int) -> list[Score]:
     started = time.perf_counter()
     measurements = list(task.measure(subject.train, subject.test, seed))
     seconds = time.perf_counter() - started
-    protocol: dict[str, JsonValue] = {"task": task.model_dump(mode="json"), **subject.conditions}
+    protocol: dict[str, object] = {"task": task.model_dump(mode="json"), **subject.conditions}
     versions = {package: version(package) for package in ("crosscontext", "torch")}
     scores = []
     for measurement in measurements:
@@ -179,7 +179,7 @@ def _models(
             yield reference, random_twin(encoder, splits.train, settings.seed, settings.workers)
 
 
-def _identity(data: DatasetSettings, features: Features, splits: LabelledSplits) -> JsonValue:
+def _identity(data: DatasetSettings, features: Features, splits: LabelledSplits) -> dict[str, object]:
     """Identify labelled images by settings, names and classes, wherever they lie on the disk."""
     assert features.classes is not None
     listed = json.dumps([splits.class_names, features.names, features.classes.tolist()])

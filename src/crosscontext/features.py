@@ -100,8 +100,8 @@ def extract(model: FeatureModel, dataset: Dataset, batch_size: int, workers: int
     if not (finite := values.isfinite().all(dim=1)).all():
         broken = names[int(finite.int().argmin())]
         raise NonFiniteError(
-            f"The features of {len(finite) - int(finite.sum())} of {len(finite)} images are not finite, e.g. of "
-            f"{broken}: the weights are broken. Use an earlier checkpoint, or train with a lower learning rate."
+            f"The features of {int((~finite).sum())} of {len(finite)} images are not finite, as of {broken}; "
+            "the weights are broken. Use an earlier checkpoint, or train with a lower learning rate."
         )
     classes = None if dataset.labels is None else torch.from_numpy(dataset.labels.classes[kept])
     return Features(values, classes, names, skipped)

@@ -165,8 +165,8 @@ def fit_logistic(
         optimizer.zero_grad()
         size = (along_axes * units).square().sum()
         total = F.cross_entropy(F.linear(features, weights(), bias), classes) + penalty / 2 * size
-        total.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+        total.backward()
         return total
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call] # the same
+    optimizer.step(loss)
     return Logistic(weights().detach(), bias.detach())

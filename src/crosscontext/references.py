@@ -29,21 +29,21 @@ class Pixels(nn.Module):
     def __init__(self, preprocessing: Preprocessing):
         super().__init__()
         size = min(preprocessing.image_size, _LARGEST_PIXELS)
-        self.preprocess_settings = preprocessing.model_copy(update={"image_size": size})
+        self.preprocessing = preprocessing.model_copy(update={"image_size": size})
 
     @property
     def width(self) -> int:
         """Values of an image: three colours a pixel."""
-        return 3 * self.preprocess_settings.image_size**2
+        return 3 * self.preprocessing.image_size**2
 
     @property
     def digest(self) -> str:
         """Names the model, which has no weights."""
-        return f"pixels{self.preprocess_settings.image_size}"
+        return f"pixels{self.preprocessing.image_size}"
 
     def preprocess(self, picture: Image.Image) -> Float[Tensor, "3 S S"]:
         """Turn a picture into an input."""
-        return self.preprocess_settings(picture)
+        return self.preprocessing(picture)
 
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Lay the pixels of an image in one row."""

@@ -83,7 +83,7 @@ class Results(NamedTuple):
     """Numbers, from 1, of lines that were lost because their writing was cut short."""
 
 
-def digest(content: Mapping[str, JsonValue]) -> str:
+def digest(content: Mapping[str, object]) -> str:
     """First 16 hexadecimal digits of the SHA-256 of the content as JSON with sorted keys and no spaces."""
     canonical = json.dumps(
         content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False

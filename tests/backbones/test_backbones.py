@@ -109,6 +109,14 @@ def test_a_resnet_of_torchvision_gives_the_same_maps() -> None:
         torch.testing.assert_close(mine, reference, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("stem", ["small", "large"])
+def test_all_normalisations_start_as_identities_as_in_the_published_code(stem: str) -> None:
+    backbone = parse({"name": "resnet", "depth": 10, "width": 0.5, "stem": stem}).build()
+    norms = [module for module in backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert len(norms) == 12
+    assert all(bool((norm.weight == 1).all()) and not norm.bias.any() for norm in norms)
+
+
 @pytest.mark.parametrize("width", [0.125, 0.25, 0.5, 1.0, 1.5])
 def test_the_width_multiplies_all_layers(width: float) -> None:
     stages = built(ResNetSettings(depth=10, width=width)).stages

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pydantic import JsonValue
 from torch import Tensor
 
 from crosscontext.features import Features
@@ -24,7 +23,7 @@ class Measurement(NamedTuple):
     right: Bool[Tensor, " N"]
     """Whether the answer for each test image is right."""
 
-    details: dict[str, JsonValue]
+    details: dict[str, object]
     """What the task found out or had to decide on the way, e.g. the chosen penalty."""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from crosscontext.errors import SettingsError
 from crosscontext.features import Features
@@ -33,8 +33,8 @@ class KnnSettings(Task):
                 f"k-NN needs {min(self.k)} neighbours and there are {len(train.names)} training images. "
                 "Give a smaller k, or more images."
             )
-        left_out: list[JsonValue] = [k for k in self.k if k not in possible]
-        details: dict[str, JsonValue] = {"k_above_number_of_images": left_out} if left_out else {}
+        left_out = [k for k in self.k if k not in possible]
+        details: dict[str, object] = {"k_above_number_of_images": left_out} if left_out else {}
         predicted = knn_classes(train.values, train.classes, test.values, possible, self.temperature)
         for k, classes in predicted.items():
             yield Measurement(f"top1_k{k}", torch.eq(classes, test.classes), details)
