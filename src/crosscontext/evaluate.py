@@ -197,7 +197,8 @@ def _encoder(settings: EvaluateSettings) -> Encoder:
         size = {"image_size": settings.image_size, "crop_fraction": crop_fraction}
         preprocessing = encoder.preprocessing.model_copy(update=size)
         encoder = Encoder(encoder.backbone, encoder.card.model_copy(update={"preprocessing": preprocessing}))
-    return encoder.to(choose_device(settings.device)).eval()
+    device = choose_device(settings.device)
+    return encoder.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
 def _data_of_run(folder: RunFolder, run: Path) -> DatasetSettings:

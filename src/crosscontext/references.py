@@ -69,7 +69,8 @@ def random_twin(encoder: Encoder, dataset: Dataset, seed: int, workers: int) -> 
         torch.manual_seed(seed)
         backbone = settings.build()
     twin = Encoder(backbone, encoder.card.model_copy(update={"step": 0}))
-    twin.to(next(encoder.parameters()).device).eval()
+    device = next(encoder.parameters()).device
+    twin.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     norms = [module for module in twin.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

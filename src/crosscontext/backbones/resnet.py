@@ -67,7 +67,7 @@ class ResNet(Backbone):
                 setattr(self.model, name, layer)
         if small:
             self.model.maxpool = nn.Identity()
-        self.model.init_weights(zero_init_last=False)  # as the published code, which uses torchvision's
+        self.model.init_weights(zero_init_last=True)  # residual branches start at zero (arXiv 1706.02677)
         first_stride = 1 if small else 4
         self.stages = tuple(
             Stage(f"layer{i + 1}", channels[i] * block.expansion, first_stride * 2**i) for i in range(4)

@@ -125,7 +125,7 @@ def _paints(draws: _Draws, image_size: int) -> tuple[_Canvas, _Canvas]:
     not be seen. Neither is lighter than the other on average.
     """
     colours = draws.of(_Purpose.COLOUR, 7, 3)
-    bases, tints = between(colours[:, :5], 0.15, 0.85), between(colours[:, 5:], -0.1, 0.1)
+    bases, tints = between(colours[:, :5], 0.15, 0.85), between(colours[:, 5:], -0.175, 0.175)
     background, candidates = bases[:, 0], bases[:, 1:]
     farthest = np.square(candidates - background[:, None]).sum(axis=2).argmax(axis=1)
     chosen = candidates[np.arange(len(farthest)), farthest]
@@ -164,8 +164,8 @@ def _object_distances(draws: _Draws, image_size: int) -> Plane:
     """Signed distance of each pixel from the outline of the object, in sides of the picture."""
     across, down, turn, scale, stretch = draws.of(_Purpose.POSE, 5).T
     angles = between(turn, -1.0, 1.0) * np.pi / 6
-    x, y = _points(image_size, between(across, 0.35, 0.65), between(down, 0.35, 0.65), angles)
-    radii, stretches = _per_image(between(scale, 0.25, 0.36)), _per_image(1.2 ** between(stretch, -1.0, 1.0))
+    x, y = _points(image_size, between(across, 0.3, 0.7), between(down, 0.3, 0.7), angles)
+    radii, stretches = _per_image(between(scale, 0.19, 0.29)), _per_image(1.2 ** between(stretch, -1.0, 1.0))
     x, y = x / (radii * stretches), y * stretches / radii  # the area stays π radii²
     distances = np.empty_like(x)
     classes = classes_of(draws.indices)

@@ -50,8 +50,9 @@ class CGHSettings(Settings):
     temperature_contrast: float = Field(0.2, gt=0)
     """Temperature of InfoNCE."""
 
-    warmup: Duration = "2.5%"
-    """The loss moves in a line from InfoNCE to the relations over this time; published: 5 of 200 epochs."""
+    warmup: Duration = "5 epochs"
+    """The loss moves in a line from InfoNCE to the relations over this time, as published. Relations of an
+    untrained network are nearly uniform and teach nothing, so a short run needs it as much as a long one."""
 
     contrast_kept: float = Field(0.0, ge=0, le=1)
     """Part of InfoNCE that stays in the loss after the warm-up; published: 0."""
