@@ -1,4 +1,4 @@
-"""Shapes in signatures are checked at run time during tests; small folders of images are shared by all of them."""
+"""Shapes in signatures are checked at run time; a small folder of images is shared by all tests."""
 
 from pathlib import Path
 

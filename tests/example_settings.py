@@ -80,5 +80,8 @@ class FlightSettings(Settings):
     flock: tuple[BirdSettings, ...] = ()
     """Who flies along."""
 
+    escort: Annotated[tuple[BirdSettings, ...], Field(min_length=1)] = (HeronSettings(),)
+    """Who flies ahead."""
+
     nest: NestSettings = NestSettings(lined=True)
     """Where it comes home to."""

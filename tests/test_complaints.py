@@ -72,6 +72,14 @@ def test_a_wrong_value_is_named_with_what_was_expected(
         assert part in said
 
 
+def test_a_list_that_is_too_short_because_of_a_wrong_member_is_one_problem() -> None:
+    said = complaint({"escort": ["herron"]})
+    assert said == (
+        "Unknown escort[0] 'herron' in recipe.yaml; there are sparrow, heron: did you mean 'heron'?"
+    )
+    assert "at least 1 values" in complaint({"escort": []})
+
+
 def test_a_missing_setting_is_asked_for_in_both_spellings() -> None:
     with pytest.raises(SettingsError) as caught:
         resolve(FlightSettings, [])

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from crosscontext.backbones import ResNetSettings, TimmSettings
 from crosscontext.datasets import FolderSettings
@@ -106,6 +107,12 @@ def test_what_is_set_is_not_overruled() -> None:
     )
     settled = settle(given, images(3_000, 96), lambda _: None)
     assert (settled.image_size, settled.backbone, settled.method) == (24, given.backbone, given.method)
+
+
+def test_images_of_less_than_eight_pixels_are_refused() -> None:
+    assert settings_with(image_size=8).image_size == 8
+    with pytest.raises(ValidationError, match="greater than or equal to 8"):
+        settings_with(image_size=7)
 
 
 @pytest.mark.parametrize(("image_size", "stem"), [(63, "small"), (64, "large"), (224, "large")])

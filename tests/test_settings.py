@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from crosscontext.errors import SettingsError
 from crosscontext.layers import Layer, resolve
-from crosscontext.settings import dump_yaml, load_yaml
+from crosscontext.settings import AbsolutePath, Settings, dump_yaml, load_yaml
 from example_settings import FlightSettings, HeronSettings, NestSettings, SparrowSettings
 
 
@@ -13,6 +13,20 @@ def written(folder: Path, text: str) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def test_a_path_to_read_from_is_the_same_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NetSettings(Settings):
+        file: AbsolutePath | None = None
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert NetSettings(file=Path("a/b")).file == tmp_path / "a" / "b"
+    assert NetSettings(file=Path("~/b")).file == tmp_path / "home" / "b"
+    assert NetSettings(file=Path("/b")).file == Path("/b")
+    assert NetSettings().file is None
 
 
 def test_settings_are_frozen() -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crosscontext.encoders import Encoder, save_encoder
     from crosscontext.encoders import load_encoder as load
-    from crosscontext.evaluate import EvaluateSettings, evaluate
+    from crosscontext.evaluation import EvaluateSettings, evaluate
     from crosscontext.features import extract
-    from crosscontext.pretrain import PretrainSettings, pretrain
-    from crosscontext.results import Score, read_scores
+    from crosscontext.planning import PretrainSettings
+    from crosscontext.pretraining import pretrain
+    from crosscontext.results import Score, read_results
 
 __all__ = [
     "Encoder",
@@ -23,20 +24,20 @@ __all__ = [
     "extract",
     "load",
     "pretrain",
-    "read_scores",
+    "read_results",
     "save_encoder",
 ]
 
 _HOMES = {
     "Encoder": "encoders:Encoder",
-    "EvaluateSettings": "evaluate:EvaluateSettings",
+    "EvaluateSettings": "evaluation:EvaluateSettings",
     "PretrainSettings": "planning:PretrainSettings",
     "Score": "results:Score",
-    "evaluate": "evaluate:evaluate",
+    "evaluate": "evaluation:evaluate",
     "extract": "features:extract",
     "load": "encoders:load_encoder",
-    "pretrain": "pretrain:pretrain",
-    "read_scores": "results:read_scores",
+    "pretrain": "pretraining:pretrain",
+    "read_results": "results:read_results",
     "save_encoder": "encoders:save_encoder",
 }
 

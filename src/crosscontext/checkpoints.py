@@ -74,7 +74,8 @@ def load_checkpoint(folder: RunFolder, method: Method, optimizer: Optimizer) -> 
         or set(state) != set(KEYS)
     ):
         raise CheckpointError(
-            f"{file} is not a checkpoint of format {FORMAT_VERSION}. Use the version of crosscontext that wrote it."
+            f"{file} is not a checkpoint of format {FORMAT_VERSION}. "
+            "Use the version of crosscontext that wrote it."
         )
     load_exactly(method, state["method"], str(file))
     optimizer.load_state_dict(state["optimizer"])

@@ -1,6 +1,6 @@
 """The command line: one function a verb. Settings are read here, and errors become lines and exit codes.
 
-recipe + options → **cli** → pretrain · evaluate · preview. Heavy imports wait until their verb is asked for.
+recipe + options → **cli** → pretraining · evaluation · preview. Heavy imports wait for their verb.
 """
 
 import json
@@ -23,6 +23,10 @@ from crosscontext.errors import (
 _EXIT_FAILURE = 1
 
 
+class _Terminated(BaseException):
+    """SIGTERM came while no training was there to save a checkpoint."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb.
 
@@ -39,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _complain("interrupted")
         return EXIT_INTERRUPTED
+    except _Terminated:
+        _complain("terminated")
+        return EXIT_TERMINATED
     except BrokenPipeError:  # the reader has seen enough, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_FAILURE
@@ -57,8 +64,8 @@ def pretrain(arguments: Sequence[str]) -> None:
     """Train a backbone on images without labels."""
     from crosscontext.commandline import Verb, answer, parse
     from crosscontext.layers import Layer, resolve
-    from crosscontext.pretrain import PretrainSettings
-    from crosscontext.pretrain import pretrain as run
+    from crosscontext.pretraining import PretrainSettings
+    from crosscontext.pretraining import pretrain as run
     from crosscontext.recipes import find_recipe, shipped_recipes
     from crosscontext.resuming import refuse_changes, saved_layer
     from crosscontext.settings import load_yaml
@@ -92,8 +99,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     from rich.console import Console
 
     from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.evaluate import EvaluateSettings
-    from crosscontext.evaluate import evaluate as run
+    from crosscontext.evaluation import EvaluateSettings
+    from crosscontext.evaluation import evaluate as run
     from crosscontext.layers import COMMAND_LINE, Layer, resolve
     from crosscontext.report import score_table
     from crosscontext.run_folder import RunFolder
@@ -195,4 +202,4 @@ def _complain(message: str) -> None:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(EXIT_TERMINATED)
+    raise _Terminated

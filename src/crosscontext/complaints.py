@@ -55,7 +55,7 @@ def complaints(kind: type[Settings], error: ValidationError, layers: Sequence[La
         steps, owner = _locate(kind, details["loc"])
         found = _Problem(kind, owner, steps, _origin(steps, layers), details)
         problems.setdefault(steps, []).append(found)
-    return [_sentence(found) for found in problems.values()]
+    return [_sentence(found) for steps, found in problems.items() if not _follows(steps, problems)]
 
 
 def nearest(word: str, candidates: Sequence[str]) -> str:
@@ -123,6 +123,12 @@ def _sentence(found: Sequence[_Problem]) -> str:
     expected = " or ".join(dict.fromkeys(problem.expected for problem in found))
     value = repr(first.details["input"])[:80]
     return f"{first.name} is {value}{first.where}; expected {expected}{first.meaning}."
+
+
+def _follows(steps: Steps, problems: Mapping[Steps, Sequence[_Problem]]) -> bool:
+    """Whether values are too few only because some of them are wrong, which is said of these."""
+    inside = any(other[: len(steps)] == steps != other for other in problems)
+    return inside and all(problem.details["type"] == "too_short" for problem in problems[steps])
 
 
 def _unknown_key(problem: _Problem) -> str:

@@ -19,7 +19,7 @@ ContextName = Literal["global", "hyper"]
 
 
 class ContextSettings(Settings):
-    """Widths and stages of the two contexts (METHOD: published for ImageNet 512, 512, 4096, layer3 + layer4)."""
+    """Widths and stages of the two contexts (published for ImageNet: 512, 512, 4096, layer3 + layer4)."""
 
     global_width: int = 128
     """Width D of the global embedding; published for ImageNet: 512."""
@@ -44,8 +44,8 @@ class ContextSettings(Settings):
         if absent or not self.hyper_stages:
             listing = ", ".join(f"{i - len(stages)}: {stage.name}" for i, stage in enumerate(stages))
             raise SettingsError(
-                f"contexts.hyper_stages is {self.hyper_stages}, but the backbone has these stages: {listing}. "
-                "Name at least one of them."
+                f"contexts.hyper_stages is {self.hyper_stages}, but the backbone has these stages: "
+                f"{listing}. Name at least one of them."
             )
         heads: dict[str, nn.Module] = {}
         if "global" in names:

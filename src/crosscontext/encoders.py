@@ -61,7 +61,8 @@ class Preprocessing(Settings):
         if picture.size != (self.image_size, self.image_size):
             picture = transforms.center_crop(picture, [self.image_size])
         pixels: Tensor = transforms.pil_to_tensor(picture).float().div_(255)
-        return transforms.normalize(pixels, list(self.mean), list(self.std), inplace=True)
+        transforms.normalize(pixels, list(self.mean), list(self.std), inplace=True)
+        return pixels
 
 
 class EncoderCard(Settings):
@@ -159,7 +160,8 @@ def load_encoder(path: Path | str) -> Encoder:
     except (ValidationError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{file} has weights, but not the card of an encoder of format {FORMAT_VERSION}. "
-            "Give a file that crosscontext has written; to start training from foreign weights, set backbone.weights."
+            "Give a file that crosscontext has written; to start training from other weights, "
+            "set backbone.weights."
         ) from error
     encoder = Encoder(card.backbone.model_copy(update={"weights": None}).build(), card)
     load_exactly(encoder.backbone.model, read_weights(file), str(file))

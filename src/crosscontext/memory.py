@@ -25,15 +25,15 @@ class MemorySettings(Settings):
     """Number K of slots; published for ImageNet: 131072. auto: the power of two up to a tenth of the set."""
 
     start: Literal["empty", "random"] = "empty"
-    """Start from no slots, which fill during the first K / batch steps, or from random vectors (published)."""
+    """Start from no slots, which fill in the first K / batch steps, or from random vectors (published)."""
 
     def resolve(self, num_images: int) -> "MemorySettings":
         """Settle the number of slots for a set of this many images; warns where it exceeds the set."""
         slots = auto_slots(num_images) if self.slots == "auto" else self.slots
         if slots > num_images:
             warnings.warn(
-                f"The memory has {slots} slots, but the set only {num_images} images: after one epoch it holds "
-                "several embeddings of the same image, also of the one that is compared with it. "
+                f"The memory has {slots} slots, but the set only {num_images} images: after one epoch "
+                "it holds several embeddings of the same image, also of the one that is compared with it. "
                 "Results are usually better with at most a tenth of the set (slots: auto).",
                 stacklevel=2,
             )

@@ -8,7 +8,6 @@ from pydantic import Field
 from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.subset import Subset
 from crosscontext.encoders import Encoder
-from crosscontext.errors import NonFiniteError
 from crosscontext.features import Features, extract
 from crosscontext.health import feature_std, rankme
 from crosscontext.probe import knn_top1
@@ -55,11 +54,6 @@ class Monitor:
             NonFiniteError: weights have grown so large that features overflow.
         """
         features = extract(encoder, self._part, self._batch_size, self._workers)
-        if not features.values.isfinite().all():
-            raise NonFiniteError(
-                f"After step {encoder.card.step} the features of the encoder are not finite, though its weights are. "
-                "The last good checkpoint is kept. Lower optimizer.learning_rate and start again."
-            )
         scalars = {
             "health/rankme": rankme(features.values),
             "health/feature_std": feature_std(features.values),

@@ -1,9 +1,9 @@
-"""What a run is: its settings, and how everything that is left open in them is settled before the first step."""
+"""What a run is: its settings, and how what is left open in them is settled before the first step."""
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -53,8 +53,8 @@ class PretrainSettings(Settings):
     batch_size: int = Field(256, ge=2)
     """Images in a step."""
 
-    image_size: Literal["auto"] | int = "auto"
-    """Side of the views in pixels; auto: by the median size of the images, at most 224."""
+    image_size: Literal["auto"] | Annotated[int, Field(ge=8)] = "auto"
+    """Side of the views in pixels, at least 8; auto: by the median size of the images, at most 224."""
 
     seed: int = Field(0, ge=0, lt=2**32)
     """Decides the first weights, the order of the images and all augmentations."""

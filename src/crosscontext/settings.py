@@ -6,10 +6,10 @@ from defaults, recipe and command line.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from crosscontext.errors import SettingsError
 
@@ -26,6 +26,10 @@ class Settings(BaseModel):
 
     ONE_OF: ClassVar[tuple[str, ...]] = ()
     """Fields that say the same in different ways: a layer that sets one of them replaces the others."""
+
+
+AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+"""A path to read from: once validated, it is the same from every working directory."""
 
 
 def load_yaml(path: Path) -> dict[str, object]:

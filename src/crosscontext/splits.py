@@ -1,4 +1,4 @@
-"""Which labelled images are learned from, and which are scored: data settings → **splits** → evaluate."""
+"""Which labelled images are learned from, and which are scored: data settings → **splits** → evaluation."""
 
 import hashlib
 from typing import NamedTuple

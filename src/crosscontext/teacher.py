@@ -56,7 +56,8 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def follow(self, student: nn.Module) -> None:
         """Move every parameter: teacher ← m · teacher + (1 − m) · student (MoCo, eq. 2)."""
-        own, others = list(self.network.parameters()), list(student.parameters())
+        own: list[Tensor] = [*self.network.parameters()]
+        others: list[Tensor] = [*student.parameters()]
         torch._foreach_mul_(own, self.momentum)
         torch._foreach_add_(
             own, torch._foreach_mul(others, 1 - self.momentum)

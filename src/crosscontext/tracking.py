@@ -157,7 +157,7 @@ class Stopwatch:
         self._lap()
 
     def read(self) -> dict[str, float]:
-        """Give the scalars ``time/…`` since the last reading: images a second, and the part that was waiting."""
+        """Give the scalars ``time/…`` since the last reading: images a second, and the part spent waiting."""
         total = self._waited + self._worked
         scalars = {"time/images_per_second": self._images / total, "time/data_wait": self._waited / total}
         self._waited = self._worked = 0.0

@@ -110,11 +110,18 @@ def test_a_resnet_of_torchvision_gives_the_same_maps() -> None:
 
 
 @pytest.mark.parametrize("stem", ["small", "large"])
-def test_all_normalisations_start_as_identities_as_in_the_published_code(stem: str) -> None:
+def test_residual_branches_start_at_zero_and_all_other_normalisations_as_identities(stem: str) -> None:
     backbone = parse({"name": "resnet", "depth": 10, "width": 0.5, "stem": stem}).build()
-    norms = [module for module in backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    norms = {
+        name.removeprefix("model."): module
+        for name, module in backbone.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    }
     assert len(norms) == 12
-    assert all(bool((norm.weight == 1).all()) and not norm.bias.any() for norm in norms)
+    zero = {name for name, norm in norms.items() if not norm.weight.any()}
+    assert zero == {f"layer{number}.0.bn2" for number in (1, 2, 3, 4)}
+    assert all(bool((norm.weight == 1).all()) for name, norm in norms.items() if name not in zero)
+    assert not any(norm.bias.any() for norm in norms.values())
 
 
 @pytest.mark.parametrize("width", [0.125, 0.25, 0.5, 1.0, 1.5])

@@ -1,4 +1,4 @@
-"""CGH gives the numbers of the authors' public implementation: pure loss, and four complete training steps."""
+"""CGH gives the numbers of the authors' public implementation: pure loss, and four complete steps."""
 
 import json
 import os
@@ -38,7 +38,7 @@ class Lookup(nn.Module):
         self.embeddings, self.local = embeddings, local
         self.unused = nn.Parameter(torch.zeros(1))
 
-    def forward(self, images: Tensor, only: set[str] | None = None) -> dict[str, Tensor]:
+    def forward(self, _: Tensor, only: set[str] | None = None) -> dict[str, Tensor]:
         return {"global": torch.cat(self.local)} if only else self.embeddings
 
 
@@ -63,7 +63,7 @@ def loss_case(case: dict[str, Any], dtype: torch.dtype) -> tuple[CGH, dict[str, 
     )
     plan = Plan(batch * steps_per_epoch, batch, total_steps=20 * steps_per_epoch)
     method = CGH(settings, ResNetSettings(width=0.125, stem="small").build(), plan).to(dtype)
-    # float64 values were recomputed from the stored float32 unit rows, float32 values from the raw projections
+    # float64 values were recomputed from the stored float32 unit rows, float32 ones from the raw projections
     unit = {
         name: stored[name].detach() if dtype == torch.float64 else F.normalize(stored[f"{name}_raw"], dim=1)
         for name in ("q", "q_hyper", "k", "k_hyper")
@@ -102,7 +102,7 @@ def test_pure_loss_agrees_with_the_authors(
     contrast, hyper_from_global, global_from_hyper = stored[f"terms{suffix}"]
     if dtype == torch.float32 and case["case"] == 4:
         tolerance = 1e-5  # saturated softmax: the reference's own float32 terms are 5.4e-6 from float64
-    close = {"atol": tolerance, "rtol": tolerance}
+    close: dict[str, Any] = {"atol": tolerance, "rtol": tolerance}
     torch.testing.assert_close(outcome.measurements["loss_hyper_from_global"], hyper_from_global, **close)
     torch.testing.assert_close(outcome.measurements["loss_global_from_hyper"], global_from_hyper, **close)
     torch.testing.assert_close(outcome.loss, stored[f"total{suffix}"][0], **close)
@@ -166,7 +166,7 @@ FLOAT32_TOLERANCES = {"embedding": 2e-5, "term": 5e-5, "queue": 2e-5, "student":
 @pytest.mark.slow
 @pytest.mark.skipif(
     not COMPLETE.exists(),
-    reason="the complete training case (26 MB) is not in the repository; CROSSCONTEXT_REFERENCE_DIR names its folder",
+    reason="26 MB, not in the repository; CROSSCONTEXT_REFERENCE_DIR names the folder of the training case",
 )
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 def test_four_training_steps_agree_with_the_authors(dtype: torch.dtype) -> None:
@@ -237,8 +237,8 @@ def test_four_training_steps_agree_with_the_authors(dtype: torch.dtype) -> None:
             )
         terms = outcome.measurements
         contrast = terms.get("loss_contrast", torch.zeros((), dtype=dtype))
-        ours = torch.stack([contrast, terms["loss_hyper_from_global"], terms["loss_global_from_hyper"]])
-        check(ours, f"{at}terms", tolerance["term"])
+        our_terms = torch.stack([contrast, terms["loss_hyper_from_global"], terms["loss_global_from_hyper"]])
+        check(our_terms, f"{at}terms", tolerance["term"])
         check(outcome.loss[None], f"{at}total", tolerance["term"])
         optimizer.zero_grad()
         outcome.loss.backward()

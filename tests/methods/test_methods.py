@@ -25,8 +25,8 @@ from crosscontext.schedules import Plan
 from crosscontext.weights import load_exactly
 
 BATCH, SIDE, LOCAL_SIDE = 8, 16, 12
-PLAN = Plan(num_images=2560, batch_size=BATCH, total_steps=80)  # of which the warm-ups take the first two
-WARM, LATE = 1, 40
+PLAN = Plan(num_images=2560, batch_size=BATCH, total_steps=8000)  # of which the warm-up of CGH takes 1600
+WARM, LATE = 800, 4000
 NARROW = ResNetSettings(depth=10, width=0.125, stem="small")
 
 MEMBERS: list[MethodSettings] = [member() for member in get_args(get_args(MethodSettings)[0])]
@@ -153,9 +153,9 @@ def test_forward_changes_neither_teacher_nor_memory_and_after_step_changes_both(
     settings: MethodSettings,
 ) -> None:
     method = built(settings)
-    train(method, 0, 2)  # the first step of an empty memory leaves student and teacher alike
+    train(method, 0, 8)  # branches that start at zero leave student and teacher nearly alike for some steps
     before = beside_student(method)
-    outcome = method(views_of(method, 2), 2)
+    outcome = method(views_of(method, 8), 8)
     outcome.loss.backward()
     assert changed(before, beside_student(method)) == set()
     method.after_step(outcome)

@@ -1,4 +1,4 @@
-"""Backbones: images → stage maps. A plain name, e.g. ``resnet18`` or ``convnext_tiny``, stands for its settings."""
+"""Backbones: images → stage maps. A name such as ``resnet18`` or ``convnext_tiny`` stands for settings."""
 
 import re
 from typing import Annotated

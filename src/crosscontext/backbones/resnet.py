@@ -1,14 +1,13 @@
 """ResNets, also narrow ones and with a stem for small images, with the key names of torchvision and timm."""
 
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
 from crosscontext.backbones.contract import Backbone, Stage
-from crosscontext.settings import Settings
+from crosscontext.settings import AbsolutePath, Settings
 from crosscontext.weights import load_exactly, read_weights
 
 _BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -30,7 +29,7 @@ class ResNetSettings(Settings):
     """small: one 3×3 convolution of stride 1, for images below 64 px. large: 7×7 of stride 2 and max-pooling.
     auto: by the image size."""
 
-    weights: Path | None = None
+    weights: AbsolutePath | None = None
     """Start from this file (.safetensors, or a PyTorch state dict) instead of random weights."""
 
     def resolve(self, image_size: int) -> "ResNetSettings":
@@ -57,17 +56,20 @@ class ResNet(Backbone):
         stem_channels, *_ = channels = [
             max(8, round(width * settings.width)) for width in (64, 128, 256, 512)
         ]
-        self.model = TimmResNet(block, blocks, num_classes=0, global_pool="", channels=channels)
+        model: Any = TimmResNet(
+            cast(Any, block), blocks, num_classes=0, global_pool="", channels=tuple(channels)
+        )
         small = settings.stem == "small"
-        if small or stem_channels != self.model.bn1.num_features:  # timm fixes the stem at 64 channels
+        if small or stem_channels != model.bn1.num_features:  # timm fixes the stem at 64 channels
             kernel, stride, padding = (3, 1, 1) if small else (7, 2, 3)
-            self.model.conv1 = nn.Conv2d(3, stem_channels, kernel, stride, padding, bias=False)
-            self.model.bn1 = nn.BatchNorm2d(stem_channels)
-            for name, layer in make_blocks((block,) * 4, channels, blocks, stem_channels)[0]:
-                setattr(self.model, name, layer)
+            model.conv1 = nn.Conv2d(3, stem_channels, kernel, stride, padding, bias=False)
+            model.bn1 = nn.BatchNorm2d(stem_channels)
+            for name, layer in make_blocks((block,) * 4, tuple(channels), blocks, stem_channels)[0]:
+                setattr(model, name, layer)
         if small:
-            self.model.maxpool = nn.Identity()
-        self.model.init_weights(zero_init_last=True)  # residual branches start at zero (arXiv 1706.02677)
+            model.maxpool = nn.Identity()
+        model.init_weights(zero_init_last=True)  # residual branches start at zero (arXiv 1706.02677)
+        self.model = model
         first_stride = 1 if small else 4
         self.stages = tuple(
             Stage(f"layer{i + 1}", channels[i] * block.expansion, first_stride * 2**i) for i in range(4)
@@ -78,7 +80,7 @@ class ResNet(Backbone):
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> list[Tensor]:
         """Compute the maps of layer1 … layer4."""
-        maps: list[Tensor] = self.model.forward_intermediates(
+        maps: list[Tensor] = cast(Any, self.model).forward_intermediates(
             images, indices=[1, 2, 3, 4], intermediates_only=True
         )
         return maps

@@ -1,14 +1,13 @@
 """Any timm model: pyramids (ConvNeXt, EfficientNet, …) and plain transformers (ViT)."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from jaxtyping import Float
 from torch import Tensor
 
 from crosscontext.backbones.contract import Backbone, Stage
 from crosscontext.errors import SettingsError
-from crosscontext.settings import Settings
+from crosscontext.settings import AbsolutePath, Settings
 from crosscontext.weights import load_exactly, read_weights
 
 _NUM_STAGES = 4
@@ -25,7 +24,7 @@ class TimmSettings(Settings):
     image_size: int | Literal["auto"] = "auto"
     """Side of the images in pixels, for models whose weights depend on it (ViT); auto: that of the run."""
 
-    weights: Path | None = None
+    weights: AbsolutePath | None = None
     """Start from this file (.safetensors, or a PyTorch state dict) instead of random weights."""
 
     def resolve(self, image_size: int) -> "TimmSettings":
@@ -57,13 +56,14 @@ class TimmBackbone(Backbone):
         options: dict[str, Any] = {"img_size": settings.image_size} if takes_size else {}
         if options and settings.model.startswith(_TAKE_OTHER_SIZES_TOO):
             options["dynamic_img_size"] = True  # for local views
-        self.model = timm.create_model(settings.model, num_classes=0, global_pool="", **options)
-        if not hasattr(self.model, "forward_intermediates"):
+        model: Any = timm.create_model(settings.model, num_classes=0, global_pool="", **options)
+        if not hasattr(model, "forward_intermediates"):
             raise SettingsError(
                 f"backbone: {settings.model} does not offer its intermediate maps (forward_intermediates), "
                 "which hypercolumns are made of. Choose a ResNet, ConvNeXt, EfficientNet or ViT."
             )
-        levels = list(self.model.feature_info)
+        levels = list(model.feature_info)
+        self.model = model
         self._indices = _evenly_spread(levels)
         self.stages = tuple(
             Stage(levels[i]["module"], levels[i]["num_chs"], levels[i]["reduction"]) for i in self._indices
@@ -80,7 +80,7 @@ class TimmBackbone(Backbone):
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> list[Tensor]:
         """Compute four stage maps; the last one has passed the model's final normalisation, if it has one."""
-        maps: list[Tensor] = self.model.forward_intermediates(
+        maps: list[Tensor] = cast(Any, self.model).forward_intermediates(
             images, indices=self._indices, norm=True, intermediates_only=True
         )
         return maps

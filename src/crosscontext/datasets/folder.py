@@ -12,7 +12,7 @@ from PIL import Image
 from crosscontext.datasets.contract import Dataset, Labels, Splits
 from crosscontext.datasets.decoding import EXTENSIONS, decode
 from crosscontext.errors import DataError
-from crosscontext.settings import Settings
+from crosscontext.settings import AbsolutePath, Settings
 
 _TRAIN = "train"
 _TESTS = ("test", "val", "valid", "validation")  # the first one that is there is the test part
@@ -24,7 +24,7 @@ class FolderSettings(Settings):
     name: Literal["folder"] = "folder"
     """Image files below a folder."""
 
-    path: Path
+    path: AbsolutePath
     """The folder. Its sub-folders `train` and `test` (or `val`) are the parts of the set if nothing else
     holds images. The sub-folders of the folder, or of the parts, are the classes if there are at least two
     and each image lies in one; else there are no labels."""
@@ -36,13 +36,12 @@ class FolderSettings(Settings):
             DataError: the folder is missing, is a file, cannot be listed, holds no image, or has `train` and
                 `test` among other folders.
         """
-        root = self.path.expanduser()
-        names = _image_names(root)
-        part_names = _part_names(root, names)
+        names = _image_names(self.path)
+        part_names = _part_names(self.path, names)
         if part_names is None:
-            return Splits(_datasets(root, [names], depth=0)[0], None)
+            return Splits(_datasets(self.path, [names], depth=0)[0], None)
         parts = [[name for name in names if name.startswith(f"{part}/")] for part in part_names]
-        train, *tests = _datasets(root, parts, depth=1)
+        train, *tests = _datasets(self.path, parts, depth=1)
         return Splits(train, tests[0] if tests else None)
 
 
@@ -64,7 +63,7 @@ def _image_names(root: Path) -> list[str]:
     names = []
     try:
         if not root.is_dir():
-            fault = "is a file" if root.exists() else f"does not exist (looked from {Path.cwd()})"
+            fault = "is a file" if root.exists() else "does not exist"
             raise DataError(f"image folder {str(root)!r} {fault}. Give the path of an existing folder.")
         for name in _visible_files(root):
             ending = Path(name).suffix.lower()

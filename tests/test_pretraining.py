@@ -20,7 +20,7 @@ from crosscontext.errors import (
     SettingsError,
     StoppedEarlyError,
 )
-from crosscontext.pretrain import PretrainSettings, pretrain
+from crosscontext.pretraining import PretrainSettings, pretrain
 from crosscontext.run_folder import RunFolder
 from crosscontext.tracking import read_metrics
 from crosscontext.views import draw_view
@@ -139,6 +139,24 @@ def test_the_written_config_runs_the_same_job_again(image_folder: Path, tmp_path
     assert_same(state_of(first), state_of(pretrain(again)))
 
 
+def test_the_written_config_means_the_same_from_every_folder(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crosscontext.cli import main
+
+    first = pretrain(settings(image_folder, tmp_path / "first", steps=1))
+    monkeypatch.chdir(image_folder.parent)
+    weights = os.path.relpath(first.encoder)
+    start = settings(
+        image_folder.name, tmp_path / "run", stop_after="1 steps", backbone=TINY | {"weights": weights}
+    )
+    with pytest.raises(StoppedEarlyError):
+        pretrain(start)
+    monkeypatch.chdir(tmp_path)
+    assert main(["pretrain", "--out", "run", "--resume"]) == 0
+    assert state_of(RunFolder(Path("run")))["step"] == 10
+
+
 def test_epochs_images_and_minutes_become_steps(image_folder: Path, tmp_path: Path) -> None:
     def start(**budget: float) -> None:
         run = tmp_path / "-".join(budget)
@@ -190,7 +208,7 @@ def test_a_memory_larger_than_the_set_is_a_warning(image_folder: Path, tmp_path:
 def test_a_run_folder_is_not_written_over(image_folder: Path, tmp_path: Path) -> None:
     first = pretrain(settings(image_folder, tmp_path / "run", steps=2))
     before = first.encoder.read_bytes()
-    with pytest.raises(RunFolderError, match="--resume.*--overwrite"):
+    with pytest.raises(RunFolderError, match=r"--resume.*--overwrite"):
         pretrain(settings(image_folder, tmp_path / "run", steps=2, seed=1))
     assert first.encoder.read_bytes() == before
     pretrain(settings(image_folder, tmp_path / "run", steps=2, seed=1, overwrite=True))
@@ -219,7 +237,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
     wild = settings(
         image_folder, out, resume=True, optimizer={"learning_rate": 1e9}, checkpoint_every="1 steps"
     )
-    with pytest.raises(NonFiniteError, match=r"(At|After) step \d .* not finite"):
+    with pytest.raises(NonFiniteError, match="not finite"):
         pretrain(wild)
     kept = state_of(RunFolder(out))
     assert 3 <= kept["step"] < 10

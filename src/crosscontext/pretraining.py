@@ -1,6 +1,6 @@
 """Images without labels → a visual backbone: the loop, to be read top to bottom.
 
-planning, loading, method, optimiser → **pretrain** → run folder
+planning, loading, method, optimiser → **pretraining** → run folder
 """
 
 import json
@@ -223,7 +223,8 @@ def build_method(settings: PretrainSettings, plan: Plan, device: torch.device) -
     """Build backbone and method, with weights that are a function of the seed."""
     torch.manual_seed(settings.seed)
     method: Method = settings.method.build(settings.backbone.build(), plan)
-    return method.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    return method.train()
 
 
 def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method) -> Loader:

@@ -1,4 +1,4 @@
-"""What an encoder is worth: a run and labelled images → **evaluate** → scores, also in `results.jsonl`.
+"""What an encoder is worth: a run and labelled images → **evaluation** → scores, also in `results.jsonl`.
 
 Every task is also run on the references, under the same protocol: an encoder says nothing alone.
 """

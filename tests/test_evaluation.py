@@ -10,7 +10,7 @@ from conftest import paint
 from crosscontext.backbones import ResNetSettings
 from crosscontext.encoders import Preprocessing, encoder_of, save_encoder
 from crosscontext.errors import CheckpointError, DataError, SettingsError
-from crosscontext.evaluate import EvaluateSettings, evaluate
+from crosscontext.evaluation import EvaluateSettings, evaluate
 from crosscontext.results import read_results
 from crosscontext.run_folder import RunFolder
 from crosscontext.tasks import KnnSettings
