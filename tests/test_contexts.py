@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from agreement import assert_agrees
 from crosscontext.backbones import ResNetSettings
 from crosscontext.contexts import ContextNetwork, ContextSettings, HypercolumnContext, hypercolumn, pool
 from crosscontext.errors import SettingsError
@@ -45,10 +46,6 @@ def maps_of(case: dict[str, Any], number: int, dtype: torch.dtype) -> list[Tenso
     return [inputs[layer] for layer in case["layers"]]
 
 
-def close(ours: Tensor, theirs: Tensor, *, atol: float = 0.0, rtol: float = 0.0) -> None:
-    torch.testing.assert_close(ours, theirs, atol=atol, rtol=rtol)
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"case{case['case']}")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 def test_the_hypercolumn_embeds_as_that_of_the_authors(
@@ -60,7 +57,8 @@ def test_the_hypercolumn_embeds_as_that_of_the_authors(
         context.train(mode == "train")
         for number in (0, 1):
             expected = STORED[f"case{case['case']}.{kind}{mode}{number}.output"]
-            close(context(maps_of(case, number, dtype)), expected, atol=tolerance)
+            output = context(maps_of(case, number, dtype))
+            assert_agrees(output, expected, f"{mode}{number}.output", atol=tolerance)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"case{case['case']}")
@@ -78,18 +76,19 @@ def test_gradients_and_batch_statistics_agree_with_those_of_the_authors(case: di
         pairs += [(each.grad, inputs[layer]) for each, layer in zip(maps, case["layers"], strict=True)]
         for mine, reference in pairs:
             assert mine is not None
-            close(mine, reference, atol=1e-4 * float(reference.abs().max()))
+            assert_agrees(mine, reference, "gradient", atol=1e-4 * float(reference.abs().max()))
         buffers = named(case, f"train{number}.buffer", torch.float32)
         assert dict(context.named_buffers()).keys() == buffers.keys()
         for name, value in context.named_buffers():
-            close(value, buffers[name], atol=1e-5)
+            assert_agrees(value, buffers[name], name, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"case{case['case']}")
 def test_stacked_maps_agree_with_those_of_the_authors(case: dict[str, Any]) -> None:
     for number in (0, 1):
         stacked = hypercolumn(maps_of(case, number, torch.float32))
-        close(stacked, STORED[f"case{case['case']}.train{number}.hypercolumn"], atol=1e-5)
+        theirs = STORED[f"case{case['case']}.train{number}.hypercolumn"]
+        assert_agrees(stacked, theirs, "hypercolumn", atol=1e-5)
 
 
 def test_halving_a_map_takes_means_of_four_cells_and_quartering_those_of_the_central_ones() -> None:
@@ -98,7 +97,7 @@ def test_halving_a_map_takes_means_of_four_cells_and_quartering_those_of_the_cen
     stacked = hypercolumn([fine, middle, coarse])
     central = fine.unfold(2, 4, 4).unfold(3, 4, 4)[..., 1:3, 1:3].mean(dim=(-1, -2))
     halved = middle.unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(-1, -2))
-    close(stacked, torch.cat([central, halved, coarse], dim=1), atol=1e-6)
+    torch.testing.assert_close(stacked, torch.cat([central, halved, coarse], dim=1), atol=1e-6, rtol=0)
 
 
 def test_pooling_is_the_mean_of_all_cells() -> None:
@@ -114,7 +113,7 @@ def test_embeddings_of_all_contexts_are_unit_rows_of_the_chosen_widths() -> None
         name: (4, width) for name, width in widths.items()
     }
     for rows in embeddings.values():
-        close(rows.norm(dim=1), torch.ones(4), atol=1e-6)
+        torch.testing.assert_close(rows.norm(dim=1), torch.ones(4), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("only", ["global", "hyper"])

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agreement import assert_agrees
 from crosscontext.backbones import ResNetSettings
 from crosscontext.contexts import ContextSettings
 from crosscontext.memory import MemorySettings
@@ -102,14 +103,17 @@ def test_pure_loss_agrees_with_the_authors(
     contrast, hyper_from_global, global_from_hyper = stored[f"terms{suffix}"]
     if dtype == torch.float32 and case["case"] == 4:
         tolerance = 1e-5  # saturated softmax: the reference's own float32 terms are 5.4e-6 from float64
-    close: dict[str, Any] = {"atol": tolerance, "rtol": tolerance}
-    torch.testing.assert_close(outcome.measurements["loss_hyper_from_global"], hyper_from_global, **close)
-    torch.testing.assert_close(outcome.measurements["loss_global_from_hyper"], global_from_hyper, **close)
-    torch.testing.assert_close(outcome.loss, stored[f"total{suffix}"][0], **close)
+    expected = {
+        "loss_hyper_from_global": hyper_from_global,
+        "loss_global_from_hyper": global_from_hyper,
+        "loss": stored[f"total{suffix}"][0],
+    }
     if case["warmup"]:
-        torch.testing.assert_close(outcome.measurements["loss_contrast"], contrast, **close)
-    else:
-        assert "loss_contrast" not in outcome.measurements
+        expected["loss_contrast"] = contrast
+    ours = {**outcome.measurements, "loss": outcome.loss}
+    assert ("loss_contrast" in ours) == case["warmup"]
+    for name, term in expected.items():
+        assert_agrees(ours[name], term, name, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("case", LOSS_CASES, ids=lambda case: f"case{case['case']}")
@@ -121,7 +125,8 @@ def test_gradients_at_the_embeddings_agree_with_the_authors(case: dict[str, Any]
     theirs = [stored["grad_q"], stored["grad_q_hyper"]]
     theirs += [stored[f"grad_local.{i}"] for i in range(case["n_local"])]
     for mine, reference in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(mine.grad, reference, atol=2e-6, rtol=2e-6)
+        assert mine.grad is not None
+        assert_agrees(mine.grad, reference, "gradient", atol=2e-6, rtol=2e-6)
 
 
 @pytest.mark.parametrize("case", LOSS_CASES, ids=lambda case: f"case{case['case']}")
@@ -179,9 +184,7 @@ def test_four_training_steps_agree_with_the_authors(dtype: torch.dtype) -> None:
 
     def check(ours: Tensor, name: str, tolerance: float) -> None:
         tolerance = 1e-10 if double else tolerance
-        torch.testing.assert_close(
-            ours.detach(), expected(name), atol=tolerance, rtol=0, msg=lambda m: f"{name}: {m}"
-        )
+        assert_agrees(ours, expected(name), name, atol=tolerance)
 
     published = about["hyper_parameters"]
     settings = CGHSettings(

@@ -1,7 +1,7 @@
 """A procedural labelled set that needs no file: (seed, split, index) → **shapes** → image.
 
-One object of ten classes on a textured background, of random place, scale, turn, colour, texture and light,
-among clutter. Colour, intensity and area are independent of the class: only the outline tells it.
+One object of ten classes on a textured background, of random place, scale, turn, colour and light, among
+clutter. A class is an outline with a kind of surface; colour, intensity and area are independent of it.
 """
 
 import math
@@ -16,7 +16,14 @@ from pydantic import Field
 from crosscontext.datasets.arrays import ArrayDataset
 from crosscontext.datasets.contract import Labels, Splits
 from crosscontext.datasets.silhouettes import SILHOUETTES, Plane
-from crosscontext.datasets.textures import NUM_DRAWS, between, pixel_centres, textures
+from crosscontext.datasets.textures import (
+    BACKGROUNDS,
+    NUM_DRAWS,
+    SURFACES,
+    between,
+    pixel_centres,
+    textures,
+)
 from crosscontext.randomness import uniforms
 from crosscontext.settings import Settings
 from crosscontext.shapes import Float, Int64, UInt8
@@ -101,6 +108,7 @@ class _Purpose(IntEnum):
     POSE = 4
     LIGHT = 5
     NOISE = 6
+    BACKGROUND_KIND = 7
 
 
 class _Draws(NamedTuple):
@@ -119,31 +127,33 @@ class _Draws(NamedTuple):
 
 
 def _paints(draws: _Draws, image_size: int) -> tuple[_Canvas, _Canvas]:
-    """Colour of background and of object at each pixel: a base colour, and a tint that follows a texture.
+    """Colour of background and of object at each pixel: a muted base, and a tint that follows a texture.
 
     The object's base is the farthest of four random colours from the background's, or else many objects could
-    not be seen. Neither is lighter than the other on average.
+    not be seen. Neither is lighter than the other on average. The surface of an object is that of its class;
+    the background is out of focus.
     """
-    colours = draws.of(_Purpose.COLOUR, 7, 3)
-    bases, tints = between(colours[:, :5], 0.15, 0.85), between(colours[:, 5:], -0.175, 0.175)
+    numbers = draws.of(_Purpose.COLOUR, 7, 3)
+    bases = between(numbers[:, :5, :1], 0.25, 0.75) + between(numbers[:, :5], -0.06, 0.06)
     background, candidates = bases[:, 0], bases[:, 1:]
     farthest = np.square(candidates - background[:, None]).sum(axis=2).argmax(axis=1)
     chosen = candidates[np.arange(len(farthest)), farthest]
-    return (
-        _paint(draws, _Purpose.BACKGROUND_TEXTURE, background, tints[:, 0], image_size),
-        _paint(draws, _Purpose.OBJECT_TEXTURE, chosen, tints[:, 1], image_size),
+    behind, before = between(numbers[:, 5], -0.1, 0.1), between(numbers[:, 6], -0.1, 0.1)
+    before += np.where(before < 0, -0.2, 0.2)  # a surface can be seen
+    kinds = draws.of(_Purpose.BACKGROUND_KIND, 1)[:, 0]
+    blurred = (kinds * len(BACKGROUNDS)).astype(np.int64)
+    classes = classes_of(draws.indices)
+    of_background = textures(
+        BACKGROUNDS, blurred, draws.of(_Purpose.BACKGROUND_TEXTURE, NUM_DRAWS), image_size
     )
+    of_object = textures(SURFACES, classes, draws.of(_Purpose.OBJECT_TEXTURE, NUM_DRAWS), image_size)
+    return _paint(background, behind, of_background), _paint(chosen, before, of_object)
 
 
 def _paint(
-    draws: _Draws,
-    purpose: _Purpose,
-    base: Float[np.ndarray, "N 3"],
-    tint: Float[np.ndarray, "N 3"],
-    image_size: int,
+    base: Float[np.ndarray, "N 3"], tint: Float[np.ndarray, "N 3"], texture: Float[np.ndarray, "N S S"]
 ) -> _Canvas:
-    texture = textures(draws.of(purpose, NUM_DRAWS), image_size)[:, None]
-    return np.asarray(base[..., None, None] + tint[..., None, None] * texture)
+    return np.asarray(base[..., None, None] + tint[..., None, None] * texture[:, None])
 
 
 def _add_clutter(draws: _Draws, canvas: _Canvas) -> None:
@@ -163,9 +173,9 @@ def _add_clutter(draws: _Draws, canvas: _Canvas) -> None:
 def _object_distances(draws: _Draws, image_size: int) -> Plane:
     """Signed distance of each pixel from the outline of the object, in sides of the picture."""
     across, down, turn, scale, stretch = draws.of(_Purpose.POSE, 5).T
-    angles = between(turn, -1.0, 1.0) * np.pi / 6
-    x, y = _points(image_size, between(across, 0.3, 0.7), between(down, 0.3, 0.7), angles)
-    radii, stretches = _per_image(between(scale, 0.19, 0.29)), _per_image(1.2 ** between(stretch, -1.0, 1.0))
+    angles = between(turn, -1.0, 1.0) * np.pi
+    x, y = _points(image_size, between(across, 0.22, 0.78), between(down, 0.22, 0.78), angles)
+    radii, stretches = _per_image(between(scale, 0.26, 0.4)), _per_image(1.2 ** between(stretch, -1.0, 1.0))
     x, y = x / (radii * stretches), y * stretches / radii  # the area stays π radii²
     distances = np.empty_like(x)
     classes = classes_of(draws.indices)

@@ -1,13 +1,14 @@
 """Textures of the procedural set: random numbers → **textures** → shapes.
 
-Four families (band-passed noise, stripes, checks, gradients) as one formula: a sum of plane waves, squashed.
+All families (noise, stripes, checks, gradients) are one formula: a sum of plane waves, squashed.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from crosscontext.shapes import Float
+from crosscontext.shapes import Float, Int64
 
 
 class Family(NamedTuple):
@@ -26,38 +27,54 @@ class Family(NamedTuple):
     """Factor before tanh: small for soft waves, large for hard edges."""
 
 
-FAMILIES = (
-    Family(waves=8, frequency=(1.5, 4), octaves=1, gain=(0.7, 2)),  # band-passed noise
-    Family(waves=1, frequency=(2, 7), octaves=0, gain=(1, 6)),  # stripes
-    Family(waves=2, frequency=(1.5, 5), octaves=0, gain=(1, 6)),  # checks
+BACKGROUNDS = (
+    Family(waves=8, frequency=(1, 2), octaves=0.5, gain=(0.7, 1.5)),  # out of focus
     Family(waves=1, frequency=(0.2, 0.5), octaves=0, gain=(1, 1.5)),  # gradient
 )
-_WAVES = max(family.waves for family in FAMILIES)
-NUM_DRAWS = 3 + 3 * _WAVES
+SURFACES = (
+    Family(waves=1, frequency=(0.05, 0.1), octaves=0, gain=(0.2, 0.4)),  # plain
+    Family(waves=1, frequency=(2, 2.6), octaves=0, gain=(3, 6)),  # wide stripes
+    Family(waves=1, frequency=(6, 7.5), octaves=0, gain=(3, 6)),  # narrow stripes
+    Family(waves=2, frequency=(1.6, 2.2), octaves=0, gain=(3, 6)),  # large checks
+    Family(waves=2, frequency=(4.5, 6), octaves=0, gain=(3, 6)),  # small checks
+    Family(waves=8, frequency=(1.5, 2.2), octaves=0.3, gain=(2, 4)),  # large spots
+    Family(waves=8, frequency=(4.5, 6), octaves=0.3, gain=(2, 4)),  # small spots
+    Family(waves=1, frequency=(0.3, 0.5), octaves=0, gain=(2, 3)),  # shaded
+    Family(waves=8, frequency=(8, 10), octaves=0.3, gain=(2, 4)),  # grain
+    Family(waves=1, frequency=(3.4, 4.4), octaves=0, gain=(3, 6)),  # stripes
+)
+_WAVES = 8
+NUM_DRAWS = 2 + 3 * _WAVES
 """Random numbers that one texture takes."""
 
 
-def textures(numbers: Float[np.ndarray, "N n"], image_size: int) -> Float[np.ndarray, "N S S"]:
-    """Draw one texture an image, of a random family, direction, scale and hardness.
+def textures(
+    families: Sequence[Family],
+    chosen: Int64[np.ndarray, " N"],
+    numbers: Float[np.ndarray, "N n"],
+    image_size: int,
+) -> Float[np.ndarray, "N S S"]:
+    """Draw one texture an image, of a given family, of random direction, scale and hardness.
 
     A wave cos(2π(fx·x + fy·y + p)) is the sum of two products of a column and a row, so that all waves
     of a picture together are one small matrix product, without a cosine at each pixel.
 
     Args:
+        families: to choose from.
+        chosen: index into the families, for each image.
         numbers: `NUM_DRAWS` numbers in [0, 1) an image.
         image_size: side of the picture, in pixels.
 
     Returns:
         Values in (-1, 1), symmetric about 0 in distribution.
     """
-    family = (numbers[:, 0] * len(FAMILIES)).astype(np.int64)
-    columns = (np.array(column, np.float32)[family] for column in zip(*FAMILIES, strict=True))
+    columns = (np.array(column, np.float32)[chosen] for column in zip(*families, strict=True))
     num_waves, frequency, octaves, gain = columns
-    frequencies, phases, angles = np.split(numbers[:, 3:].copy(), 3, axis=1)  # (N, waves) each
-    frequencies = between(numbers[:, 1:2], *frequency.T[..., None]) * 2 ** (octaves[:, None] * frequencies)
+    frequencies, phases, angles = np.split(numbers[:, 2:].copy(), 3, axis=1)  # (N, waves) each
+    frequencies = between(numbers[:, :1], *frequency.T[..., None]) * 2 ** (octaves[:, None] * frequencies)
     angles[:, 1] = angles[:, 0] + 0.25
     takes_part = np.arange(_WAVES) < num_waves[:, None]
-    amplitudes = takes_part * between(numbers[:, 2:3], *gain.T[..., None]) / np.sqrt(num_waves)[:, None]
+    amplitudes = takes_part * between(numbers[:, 1:2], *gain.T[..., None]) / np.sqrt(num_waves)[:, None]
 
     radians = 2 * np.pi * pixel_centres(image_size)
     turns = 2 * np.pi * angles
