@@ -163,7 +163,7 @@ def load_encoder(path: Path | str) -> Encoder:
             "Give a file that crosscontext has written; to start training from other weights, "
             "set backbone.weights."
         ) from error
-    encoder = Encoder(card.backbone.model_copy(update={"weights": None}).build(), card)
+    encoder = Encoder(card.backbone.build(), card)
     load_exactly(encoder.backbone.model, read_weights(file), str(file))
     return encoder.eval()
 
@@ -172,7 +172,12 @@ def encoder_of(
     backbone: Backbone, settings: BackboneSettings, preprocessing: Preprocessing, step: int
 ) -> Encoder:
     """Wrap a backbone that is being trained; the weights are shared, not copied."""
-    made_by = f"crosscontext {version('crosscontext')}"
     return Encoder(
-        backbone, EncoderCard(backbone=settings, preprocessing=preprocessing, made_by=made_by, step=step)
+        backbone,
+        EncoderCard(
+            backbone=settings.model_copy(update={"weights": None}),  # a path of this machine is no one else's
+            preprocessing=preprocessing,
+            made_by=f"crosscontext {version('crosscontext')}",
+            step=step,
+        ),
     )

@@ -131,7 +131,7 @@ class CGH(Method):
         return self.student.backbone
 
     def forward(self, views: Views, step: int) -> Outcome:
-        """Compute the loss: InfoNCE fades into cross-context relations (METHOD, "Loss of one step")."""
+        """Compute the loss: InfoNCE fades into cross-context relations (arXiv 2308.13392, figure 2)."""
         (weak,), (strong,), local = views["weak"], views["strong"], views.get("local", [])
         student = self.student(strong)  # context → (B, D)
         teacher = self.teacher(weak)
@@ -147,7 +147,7 @@ class CGH(Method):
             name: relation(
                 self._centred(similarities(teacher[name], slots[name]), name), self.teacher_temperature[name]
             )
-            for name in {source for source, _ in self.pairs}
+            for name in dict.fromkeys(source for source, _ in self.pairs)
         }
         terms = {
             f"{target}_from_{source}": torch.stack(
