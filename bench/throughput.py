@@ -1,7 +1,7 @@
 """Images a second of the training step alone, and of the whole loop with data, logging and views.
 
-Run: python bench/throughput.py. CGH on ResNet-18 with the small-image stem, 32 px, batch 128, K = 4096; about two
-minutes. Step and loop are measured in one process; the median over the steps counts.
+Run: python bench/throughput.py. CGH on ResNet-18 with the small-image stem, 32 px, batch 128, K = 4096; about
+two minutes. Step and loop are measured in one process; the median over the steps counts.
 """
 
 import json

@@ -27,7 +27,7 @@ def training(
     settings: CGHSettings = SETTINGS, backbone: ResNetSettings = NARROW, seed: int = 0
 ) -> tuple[Method, Optimizer]:
     torch.manual_seed(seed)
-    method = settings.build(backbone.build(), Plan(256, 8, total_steps=40)).train()
+    method = settings.resolve(256).build(backbone.build(), Plan(256, 8, total_steps=40)).train()
     return method, OptimizerSettings().build(method.student)
 
 

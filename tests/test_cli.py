@@ -189,3 +189,14 @@ def test_verbs_and_options_are_frozen() -> None:
     found = {f"{verb} {spelled(place.path, COMMAND_LINE)}" for verb in kinds for place in places(kinds[verb])}
     frozen = Path(__file__).with_name("frozen_options.txt").read_text().splitlines()
     assert sorted(found) == frozen
+
+
+def test_a_warning_is_one_line_without_its_place_in_the_code(
+    image_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--steps", "1", "--batch-size", "8", "--image-size", "16", "--backbone.width", "0.125"]
+    pretrain = ["pretrain", "--data", str(image_folder), "--out", str(tmp_path / "run"), *options]
+    assert main([*pretrain, "--method.memory.slots", "99"]) == 0
+    warnings = [line for line in capfd.readouterr().err.splitlines() if "99 slots" in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("warning: The memory has 99 slots, but the set only 40 images")

@@ -11,7 +11,7 @@ def test_auto_is_a_device_that_is_there() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_an_absent_device_is_refused_with_those_that_are_there() -> None:
-    with pytest.raises(SettingsError, match="'cuda'.*offers cpu"):
+    with pytest.raises(SettingsError, match=r"'cuda'.*offers cpu"):
         choose_device("cuda")
 
 

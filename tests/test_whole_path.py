@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import paint
 
+from conftest import paint
 from crosscontext.evaluation import EvaluateSettings, evaluate
 from crosscontext.layers import Layer, resolve
 from crosscontext.pretraining import PretrainSettings, pretrain

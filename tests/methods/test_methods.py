@@ -54,7 +54,7 @@ every_method = pytest.mark.parametrize("settings", [*MEMBERS, *ABLATIONS], ids=n
 
 def built(settings: MethodSettings, seed: int = 0) -> Method:
     torch.manual_seed(seed)
-    method: Method = settings.build(NARROW.build(), PLAN)
+    method: Method = settings.resolve(PLAN.num_images).build(NARROW.build(), PLAN)
     return method.train()
 
 

@@ -95,8 +95,8 @@ class CGHSettings(Settings):
         )
 
     def build(self, backbone: Backbone, plan: Plan) -> "CGH":
-        """Make student, teacher and memory around a backbone."""
-        return CGH(self.resolve(plan.num_images), backbone, plan)
+        """Make student, teacher and memory around a backbone; the settings are resolved."""
+        return CGH(self, backbone, plan)
 
 
 class CGH(Method):

@@ -46,8 +46,8 @@ class MoCoSettings(Settings):
         )
 
     def build(self, backbone: Backbone, plan: Plan) -> "MoCo":
-        """Make student, teacher and memory around a backbone."""
-        return MoCo(self.resolve(plan.num_images), backbone)
+        """Make student, teacher and memory around a backbone; the settings are resolved."""
+        return MoCo(self, backbone)
 
 
 class MoCo(Method):

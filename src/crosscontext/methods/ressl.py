@@ -53,8 +53,8 @@ class ReSSLSettings(Settings):
         )
 
     def build(self, backbone: Backbone, plan: Plan) -> "ReSSL":
-        """Make student, teacher and memory around a backbone."""
-        return ReSSL(self.resolve(plan.num_images), backbone)
+        """Make student, teacher and memory around a backbone; the settings are resolved."""
+        return ReSSL(self, backbone)
 
 
 class ReSSL(Method):
