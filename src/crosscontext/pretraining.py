@@ -136,7 +136,8 @@ def train(
                 scalars |= scalars_of(outcome) | watch.read()
                 scalars |= {"train/lr": learning_rate, "train/gradient_norm": gradient_norm.item()}
                 write_skipped(folder, loader)
-            monitored, saved = (step % each == 0 or end for each in (monitor_every, checkpoint_every))
+            monitored = step % monitor_every == 0 or step == plan.total_steps
+            saved = step % checkpoint_every == 0 or end
             if monitored or saved:
                 check_weights(method, step)
             if monitored:
