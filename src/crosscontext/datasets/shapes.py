@@ -29,8 +29,8 @@ from crosscontext.settings import Settings
 from crosscontext.shapes import Float, Int64, UInt8
 
 # How hard it is: 10 000 training and 2 000 test images of 32 px, seed 0, top-1 accuracy, chance 10 %.
-# Colour histograms: 17 % at most. Raw pixels: 1-NN 33 %, 20-NN 27 %, logistic regression 16 %. ResNet-10 of an
-# eighth of the width: random weights 20-NN 26 %, logistic regression 27 %; supervised 91 % after 20 epochs
+# Colour histograms: 17 % at most. Raw pixels: 1-NN 33 %, 20-NN 27 %, logistic regression 16 %. ResNet-10, an
+# eighth as wide: random weights 20-NN 26 %, logistic regression 27 %; supervised 91 % after 20 epochs
 # (bench/shapes_supervised.py).
 CLASS_NAMES = tuple(SILHOUETTES)
 _CHUNK = 128  # images rendered at once: their float planes stay in the processor's cache
