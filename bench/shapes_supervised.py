@@ -1,6 +1,6 @@
 """What a supervised network reaches on the procedural set: the ceiling of the demo.
 
-Run: python bench/shapes_supervised.py. Network and crops are those of the recipe `demo`, for some more images;
+Run: python bench/shapes_supervised.py. Network and crops are those of the recipe `demo`, for more images;
 it takes some minutes and prints the top-1 accuracy on the test images.
 """
 
