@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,120 +167,159 @@ def digest(tensor: Tensor) -> Tensor:
 
 
 FLOAT32_TOLERANCES = {"embedding": 2e-5, "term": 5e-5, "queue": 2e-5, "student": 2e-5, "teacher": 2e-6}
+AFTER_A_FLIP = 50.0  # the reference's advice: one flipped mask moves later embeddings by up to about 1e-3
+
+
+class PublishedTraining:
+    """The authors' four steps, in one precision: our method, started from their weights and memories."""
+
+    def __init__(self, dtype: torch.dtype):
+        self.about = json.loads(COMPLETE.read_text())
+        self.stored = load_file(COMPLETE.with_suffix(".safetensors"))
+        self.dtype = dtype
+        published = self.about["hyper_parameters"]
+        settings = CGHSettings(
+            warmup=f"{published['warm_up_loss']} epochs",
+            memory=MemorySettings(slots=published["K"], start="random"),
+            momentum=published["m"],
+            temperature_contrast=published["T"],
+            contexts=ContextSettings(
+                global_width=published["dim"],
+                hyper_width=published["hyper_dim"],
+                hidden_width=published["hid_dim"],
+            ),
+        )
+        batch, self.num_steps = published["batch_size"], published["steps"]
+        plan = Plan(batch * published["iterations_per_epoch"], batch, self.num_steps)
+        self.method = settings.build(ResNetSettings(stem="small").build(), plan).to(dtype).train()
+        self.names = {theirs: our_name(theirs) for theirs in self.about["param_names"]}
+        for network in (self.method.student, self.method.teacher.network):
+            parameters = dict(network.named_parameters())
+            assert parameters.keys() == {name for name in self.names.values() if name}
+            for theirs, ours in self.names.items():
+                if ours:
+                    parameters[ours].data.copy_(self.stored[f"init.{theirs}"])
+        for name, suffix in CONTEXTS.items():
+            self.method.memory.get_buffer(name).copy_(self.stored[f"init.queue{suffix}"].T)
+        self.optimizer = OptimizerSettings(
+            weight_decay=published["optimiser"]["weight_decay"], decay_norms_and_biases=True
+        ).build(self.method.student)
+        for group in self.optimizer.param_groups:
+            group["lr"] = published["optimiser"]["lr"]
+        self.embedded: dict[str, Tensor] = {}  # by the student, in the newest step
+        self.masks: list[Tensor] = []  # where the student's ReLUs let values through, in the newest step
+        self.method.student.register_forward_hook(lambda _, __, rows: self.embedded.update(rows))
+        for module in self.method.student.modules():
+            if isinstance(module, nn.ReLU):
+                module.register_forward_hook(lambda _, __, output: self.masks.append(output > 0))
+
+    def expected(self, name: str) -> Tensor:
+        return self.stored[f"f64.{name}" if self.dtype == torch.float64 else name]
+
+    def loss(self, step: int) -> Outcome:
+        self.masks.clear()
+        weak, strong = (
+            self.stored[f"step{step}.images_{who}"].to(self.dtype) for who in ("teacher", "student")
+        )
+        outcome: Outcome = self.method({"weak": [weak], "strong": [strong], "local": []}, step)
+        return outcome
+
+    def descend(self, step: int, outcome: Outcome) -> None:
+        """Step, whose gradients stay; the stored teacher was moved before the last student step."""
+        self.optimizer.zero_grad()
+        outcome.loss.backward()
+        self.optimizer.step()
+        if step < self.num_steps - 1:
+            self.method.after_step(outcome)
+        else:
+            self.method.memory.push(outcome.keys)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """How many threads add up a sum decides its last bit, and so whether a ReLU flips."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.skipif(
     not COMPLETE.exists(),
     reason="26 MB, not in the repository; CROSSCONTEXT_REFERENCE_DIR names the folder of the training case",
 )
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 def test_four_training_steps_agree_with_the_authors(dtype: torch.dtype) -> None:
-    about = json.loads(COMPLETE.read_text())
-    stored = load_file(COMPLETE.with_suffix(".safetensors"))
     double = dtype == torch.float64
-
-    def expected(name: str) -> Tensor:
-        return stored[f"f64.{name}"] if double else stored[name]
+    training = PublishedTraining(dtype)
+    exact = None if double else PublishedTraining(torch.float64)
+    method, names, expected = training.method, training.names, training.expected
+    widened = 1.0
 
     def check(ours: Tensor, name: str, tolerance: float) -> None:
-        tolerance = 1e-10 if double else tolerance
-        assert_agrees(ours, expected(name), name, atol=tolerance)
+        assert_agrees(ours, expected(name), name, atol=1e-10 if double else tolerance * widened)
 
-    published = about["hyper_parameters"]
-    settings = CGHSettings(
-        warmup=f"{published['warm_up_loss']} epochs",
-        memory=MemorySettings(slots=published["K"], start="random"),
-        momentum=published["m"],
-        temperature_contrast=published["T"],
-        contexts=ContextSettings(
-            global_width=published["dim"],
-            hyper_width=published["hyper_dim"],
-            hidden_width=published["hid_dim"],
-        ),
-    )
-    batch, steps_per_epoch = published["batch_size"], published["iterations_per_epoch"]
-    plan = Plan(batch * steps_per_epoch, batch, published["steps"])
-    method = settings.build(ResNetSettings(stem="small").build(), plan).to(dtype).train()
-    names = {theirs: our_name(theirs) for theirs in about["param_names"]}
-    for network in (method.student, method.teacher.network):
-        parameters = dict(network.named_parameters())
-        assert parameters.keys() == {name for name in names.values() if name}
-        for theirs, ours in names.items():
-            if ours:
-                parameters[ours].data.copy_(stored[f"init.{theirs}"])
-    for name, suffix in CONTEXTS.items():
-        method.memory.get_buffer(name).copy_(stored[f"init.queue{suffix}"].T)
-    optimizer = OptimizerSettings(
-        weight_decay=published["optimiser"]["weight_decay"], decay_norms_and_biases=True
-    ).build(method.student)
-    for group in optimizer.param_groups:
-        group["lr"] = published["optimiser"]["lr"]
-
-    embedded: list[dict[str, Tensor]] = []  # by the student, one entry a step
-    method.student.register_forward_hook(lambda _, __, embeddings: embedded.append(embeddings))
-    grad_norms = stored["f64.grad_norms" if double else "grad_norms"]
-    for step in range(published["steps"]):
+    for step in range(training.num_steps):
         at, tolerance = f"step{step}.", FLOAT32_TOLERANCES
-        weak, strong = (stored[f"{at}images_{who}"].to(dtype) for who in ("teacher", "student"))
         before = {name: method.memory.slots(name).clone() for name in CONTEXTS}
-        outcome = method({"weak": [weak], "strong": [strong], "local": []}, step)
+        outcome = training.loss(step)
         for name, suffix in CONTEXTS.items():
-            check(embedded[-1][name], f"{at}q{suffix}", tolerance["embedding"])
-            check(
-                similarities(embedded[-1][name], before[name]),
-                f"{at}logits_q{suffix}",
-                tolerance["embedding"],
-            )
-            check(outcome.keys[name], f"{at}k{suffix}", tolerance["embedding"])
-            check(
-                similarities(outcome.keys[name], before[name]),
-                f"{at}logits_k{suffix}",
-                tolerance["embedding"],
-            )
+            ours = training.embedded[name]
+            check(ours, f"{at}q{suffix}", tolerance["embedding"])
+            check(similarities(ours, before[name]), f"{at}logits_q{suffix}", tolerance["embedding"])
+            keys = outcome.keys[name]
+            check(keys, f"{at}k{suffix}", tolerance["embedding"])
+            check(similarities(keys, before[name]), f"{at}logits_k{suffix}", tolerance["embedding"])
         terms = outcome.measurements
         contrast = terms.get("loss_contrast", torch.zeros((), dtype=dtype))
         our_terms = torch.stack([contrast, terms["loss_hyper_from_global"], terms["loss_global_from_hyper"]])
         check(our_terms, f"{at}terms", tolerance["term"])
         check(outcome.loss[None], f"{at}total", tolerance["term"])
-        optimizer.zero_grad()
-        outcome.loss.backward()
+        if exact is not None:
+            exact.descend(step, exact.loss(step))
+            pairs = zip(training.masks, exact.masks, strict=True)
+            flipped = sum((mine != theirs).sum().item() for mine, theirs in pairs)
+            print(f"{at}masks: {flipped} ReLUs differ from float64")
+            widened = AFTER_A_FLIP if flipped else widened  # the loss is continuous there, its gradient not
+        training.descend(step, outcome)
         parameters = dict(method.student.named_parameters())
-        for row, theirs in enumerate(about["param_names"]):
+        for row, theirs in enumerate(training.about["param_names"]):
             if (ours_name := names[theirs]) is not None:
                 gradient = parameters[ours_name].grad
                 assert gradient is not None
                 norm = gradient.double().norm().item()
-                wanted = grad_norms[step, row].item()
-                assert norm == pytest.approx(wanted, rel=1e-9 if double else 5e-3, abs=1e-10), theirs
-        optimizer.step()
-        if step < published["steps"] - 1:
-            method.after_step(outcome)
-    method.memory.push(outcome.keys)  # the stored teacher was moved before the last student step
+                wanted = expected("grad_norms")[step, row].item()
+                rel = 1e-9 if double else 5e-3 * widened
+                assert norm == pytest.approx(wanted, rel=rel, abs=1e-10), theirs
 
     for name, suffix in CONTEXTS.items():
         check(method.memory.slots(name).T, f"final.queue{suffix}", FLOAT32_TOLERANCES["queue"])
-    assert method.memory.pointer == stored["final.queue_ptr"].item()
+    assert method.memory.pointer == training.stored["final.queue_ptr"].item()
     for who, network in (("student", method.student), ("teacher", method.teacher.network)):
         parameters, buffers = dict(network.named_parameters()), dict(network.named_buffers())
-        for row, theirs in enumerate(about["param_names"]):
+        for row, theirs in enumerate(training.about["param_names"]):
             if (ours_name := names[theirs]) is not None:
                 wanted_digest = expected(f"final.{who}.param_digest")[row]
                 torch.testing.assert_close(
-                    digest(parameters[ours_name]), wanted_digest, atol=1e-10 if double else 5e-5, rtol=0
+                    digest(parameters[ours_name]),
+                    wanted_digest,
+                    atol=1e-10 if double else 5e-5 * widened,
+                    rtol=0,
                 )
-        for theirs in [n for n in stored if n.startswith(f"final.{who}.param.")]:
+        for theirs in [n for n in training.stored if n.startswith(f"final.{who}.param.")]:
             ours_name = our_name(theirs.removeprefix(f"final.{who}.param."))
             assert ours_name is not None
             wide = 1e-4 if theirs.endswith("encoder.conv1.weight") else FLOAT32_TOLERANCES[who]
             check(parameters[ours_name], theirs, wide)
-        for row, theirs in enumerate(about["buffer_names"]):
+        for row, theirs in enumerate(training.about["buffer_names"]):
             ours_name = our_name(theirs)
             assert ours_name is not None
             if double:
                 wanted_digest = expected(f"final.{who}.buffer_digest")[row]
                 torch.testing.assert_close(digest(buffers[ours_name]), wanted_digest, atol=1e-10, rtol=1e-12)
-        for theirs in [n for n in stored if n.startswith(f"final.{who}.buffer.")]:
+        for theirs in [n for n in training.stored if n.startswith(f"final.{who}.buffer.")]:
             ours_name = our_name(theirs.removeprefix(f"final.{who}.buffer."))
             assert ours_name is not None
             variance = 1e-3 if who == "student" else 5e-5
