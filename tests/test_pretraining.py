@@ -215,6 +215,19 @@ def test_a_run_folder_is_not_written_over(image_folder: Path, tmp_path: Path) ->
     assert first.encoder.read_bytes() != before
 
 
+def test_a_mistake_in_the_new_settings_does_not_cost_the_old_run(image_folder: Path, tmp_path: Path) -> None:
+    first = pretrain(settings(image_folder, tmp_path / "run", steps=2))
+    before = {file: file.read_bytes() for file in first.path.rglob("*") if file.is_file()}
+    for data, mistake in (
+        (image_folder, {"batch_size": 64}),
+        (image_folder, {"epochs": 1}),
+        (tmp_path / "no", {}),
+    ):
+        with pytest.raises((SettingsError, DataError)):
+            pretrain(settings(data, first.path, overwrite=True, **mistake))
+    assert {file: file.read_bytes() for file in first.path.rglob("*") if file.is_file()} == before
+
+
 def test_resuming_nothing_is_refused(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="no checkpoint"):
         pretrain(settings(image_folder, tmp_path / "run", resume=True))

@@ -45,7 +45,7 @@ def files_in(folder: Path) -> set[str]:
 def used(tmp_path: Path) -> RunFolder:
     """A run folder with all files of a run and two of somebody else."""
     folder = RunFolder(tmp_path / "run")
-    folder.claim(resume=False, overwrite=False)
+    folder.claim()
     for name in (*OWN, "notes.txt", "checkpoints/best.ckpt"):
         (folder.path / name).write_text(name)
     return folder
@@ -68,51 +68,48 @@ def test_the_files_of_a_run_bear_these_names() -> None:
 
 def test_a_new_folder_is_made_with_its_parents(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "runs" / "today" / "x")
-    folder.claim(resume=False, overwrite=False)
+    folder.claim()
     assert folder.checkpoint.parent.is_dir()
 
 
-def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
-    RunFolder(tmp_path).claim(resume=False, overwrite=False)
-    assert (tmp_path / "checkpoints").is_dir()
+def test_checking_makes_nothing(tmp_path: Path) -> None:
+    for overwrite in (False, True):
+        RunFolder(tmp_path / "new").check(resume=False, overwrite=overwrite)
+        RunFolder(tmp_path).check(resume=False, overwrite=overwrite)
+    assert files_in(tmp_path) == set()
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_that_holds_something_is_refused_with_the_ways_out(used: RunFolder) -> None:
-    before = files_in(used.path)
     with pytest.raises(RunFolderError, match=r"not empty: it holds checkpoints.*--resume.*--overwrite"):
-        used.claim(resume=False, overwrite=False)
+        used.check(resume=False, overwrite=False)
+
+
+def test_a_folder_that_may_be_resumed_or_overwritten_passes_and_stays_as_it_is(used: RunFolder) -> None:
+    before = files_in(used.path)
+    used.check(resume=True, overwrite=False)
+    used.check(resume=False, overwrite=True)
     assert files_in(used.path) == before
 
 
-def test_overwriting_removes_the_files_of_a_run_and_nothing_else(used: RunFolder) -> None:
-    used.claim(resume=False, overwrite=True)
+def test_claiming_removes_the_files_of_a_run_and_nothing_else(used: RunFolder) -> None:
+    used.claim()
     assert files_in(used.path) == {"notes.txt", "checkpoints/best.ckpt"}
 
 
-def test_a_run_that_has_hardly_begun_can_be_overwritten(used: RunFolder) -> None:
+def test_a_run_that_has_hardly_begun_can_be_replaced(used: RunFolder) -> None:
     for name in OWN[1:]:
         (used.path / name).unlink()
-    used.claim(resume=False, overwrite=True)
+    used.check(resume=False, overwrite=True)
+    used.claim()
     assert files_in(used.path) == {"notes.txt", "checkpoints/best.ckpt"}
-
-
-def test_overwriting_nothing_is_starting(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "new").claim(resume=False, overwrite=True)
-    assert (tmp_path / "new" / "checkpoints").is_dir()
-
-
-def test_resuming_leaves_everything_as_it_is(used: RunFolder) -> None:
-    before = files_in(used.path)
-    used.claim(resume=True, overwrite=False)
-    assert files_in(used.path) == before
 
 
 def test_there_is_nothing_to_resume_without_a_checkpoint(used: RunFolder, tmp_path: Path) -> None:
     used.checkpoint.unlink()
     for folder in (used, RunFolder(tmp_path / "absent")):
         with pytest.raises(RunFolderError, match=r"no checkpoint .*last\.ckpt to resume from"):
-            folder.claim(resume=True, overwrite=False)
-    assert not (tmp_path / "absent").exists()
+            folder.check(resume=True, overwrite=False)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -120,13 +117,13 @@ def test_a_file_is_no_run_folder_and_stays(tmp_path: Path, overwrite: bool) -> N
     (tmp_path / "file").write_text("mine")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(RunFolderError, match="cannot be a run folder: Not a directory"):
-            RunFolder(path).claim(resume=False, overwrite=overwrite)
+            RunFolder(path).check(resume=False, overwrite=overwrite)
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_place_where_no_folder_can_be_made_is_refused() -> None:
     with pytest.raises(RunFolderError, match=r"cannot be written: .*Choose another --out"):
-        RunFolder(Path("/proc/run")).claim(resume=False, overwrite=False)
+        RunFolder(Path("/proc/run")).claim()
 
 
 def test_a_written_file_replaces_the_old_one_and_leaves_nothing_beside_it(tmp_path: Path) -> None:

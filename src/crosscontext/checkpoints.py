@@ -52,15 +52,18 @@ def load_checkpoint(folder: RunFolder, method: Method, optimizer: Optimizer) -> 
 
     Randomness has no state here: batches and views are functions of the step.
 
+    Args:
+        folder: of the run; it has a checkpoint.
+        method: of the same settings.
+        optimizer: of the student.
+
     Returns:
         The number of steps done.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another format, or of another architecture.
+        CheckpointError: the file is damaged, of another format, or of another architecture.
     """
     file = folder.checkpoint
-    if not file.is_file():
-        raise CheckpointError(f"There is no checkpoint {file}. Check --out, or start without --resume.")
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except DAMAGES as error:

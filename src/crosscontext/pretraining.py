@@ -61,7 +61,7 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)
     folder = RunFolder(settings.out)
-    folder.claim(resume=settings.resume, overwrite=settings.overwrite)
+    folder.check(resume=settings.resume, overwrite=settings.overwrite)
 
     dataset = settings.data.open().train
     settings = settle(settings, dataset, progress.say)
@@ -76,6 +76,7 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
         step = load_checkpoint(folder, method, optimizer)
     else:
         step = 0
+        folder.claim()  # from here on an earlier run is gone
         session = {"resume": False, "overwrite": False, "stop_after": None}
         config = dump_yaml(settings.model_copy(update=session))
         machine = json.dumps(describe_machine(device), indent=1)
@@ -113,28 +114,19 @@ def train(
     with Interruption() as interruption:
         for batch in loader.batches(step, stop):
             watch.data_arrived()
-            # ---------------------------------------------------------------- one training step
             views = finish(batch, settings, device)
-            torch.manual_seed((settings.seed << 32) + step)  # for backbones that draw, as dropout does
-            learning_rate = settings.optimizer.learning_rate_at(step, plan)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
-            outcome: Outcome = method(views, step)
-            optimizer.zero_grad()
-            outcome.loss.backward()
-            gradient_norm = gradient_norm_of(method)
-            check_finite(outcome, gradient_norm, step)
-            optimizer.step()
-            method.after_step(outcome)
+            outcome, gradient_norm = training_step(settings, plan, method, optimizer, views, step)
             step += 1
-            # ---------------------------------------------------------------------------------
             watch.step_done(settings.batch_size)
 
             end = step == stop or interruption.signal is not None
             scalars: dict[str, float] = {}
             if step % log_every == 0 or end:
                 scalars |= scalars_of(outcome) | watch.read()
-                scalars |= {"train/lr": learning_rate, "train/gradient_norm": gradient_norm.item()}
+                scalars |= {
+                    "train/lr": optimizer.param_groups[0]["lr"],
+                    "train/gradient_norm": gradient_norm.item(),
+                }
                 write_skipped(folder, loader)
             monitored = step % monitor_every == 0 or step == plan.total_steps
             saved = step % checkpoint_every == 0 or end
@@ -159,6 +151,30 @@ def train(
         )
     if loader.skipped:
         progress.say(f"{len(loader.skipped)} unreadable images were replaced; {folder.skipped} names them")
+
+
+def training_step(
+    settings: PretrainSettings, plan: Plan, method: Method, optimizer: Optimizer, views: Views, step: int
+) -> tuple[Outcome, Float[Tensor, ""]]:
+    """Do step number `step`: views → loss → gradients → weights, teacher and memory.
+
+    Returns:
+        What the method gave, and the L2 norm of the gradient.
+
+    Raises:
+        NonFiniteError: loss or gradient is not a number; the weights are untouched.
+    """
+    torch.manual_seed((settings.seed << 32) + step)  # for backbones that draw, as dropout does
+    for group in optimizer.param_groups:
+        group["lr"] = settings.optimizer.learning_rate_at(step, plan)
+    outcome: Outcome = method(views, step)
+    optimizer.zero_grad()
+    outcome.loss.backward()
+    gradient_norm = gradient_norm_of(method)
+    check_finite(outcome, gradient_norm, step)
+    optimizer.step()
+    method.after_step(outcome)
+    return outcome, gradient_norm
 
 
 def finish(batch: Batch, settings: PretrainSettings, device: torch.device) -> Views:
@@ -252,11 +268,9 @@ def rehearse(
     optimizer = settings.optimizer.build(method.student)
     loader = make_loader(settings, dataset, method)
     moments: list[float] = []
-    for batch in loader.batches(0, _REHEARSED_STEPS):
-        outcome: Outcome = method(finish(batch, settings, device), plan.total_steps)
-        outcome.loss.backward()
-        optimizer.step()
-        method.after_step(outcome)
+    for step, batch in enumerate(loader.batches(0, _REHEARSED_STEPS)):
+        views = finish(batch, settings, device)
+        outcome, _ = training_step(settings, plan, method, optimizer, views, step)
         outcome.loss.item()  # waits for the device
         moments.append(time.perf_counter())
     seconds = (moments[-1] - moments[_UNTIMED_STEPS]) / (_REHEARSED_STEPS - 1 - _UNTIMED_STEPS)

@@ -54,36 +54,43 @@ class RunFolder(NamedTuple):
         """The checkpoint before the last one."""
         return self.path / "checkpoints" / "previous.ckpt"
 
-    def claim(self, *, resume: bool, overwrite: bool) -> None:
-        """Make the folder ready to be written to.
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Make sure that a run may be written here, before anything is computed; nothing is changed.
 
         Args:
-            resume: there must be a checkpoint, and everything stays.
-            overwrite: the files of an earlier run are removed, and nothing else.
+            resume: there must be a checkpoint.
+            overwrite: an earlier run may be in the way.
 
         Raises:
-            RunFolderError: something is in the way, nothing is there to resume, or the place is not writable.
+            RunFolderError: something is in the way, or nothing is there to resume.
         """
-        if resume and not self.checkpoint.exists():
+        if resume and not self.checkpoint.is_file():
             raise RunFolderError(
                 f"There is no checkpoint {self.checkpoint} to resume from. "
                 "Check --out, or start the run without --resume."
             )
         try:
-            in_the_way = [] if resume else sorted(entry.name for entry in self.path.iterdir())
+            in_the_way = sorted(entry.name for entry in self.path.iterdir())
         except FileNotFoundError:
             in_the_way = []
         except OSError as error:
             raise RunFolderError(
                 f"{self.path} cannot be a run folder: {error.strerror}. Choose another --out."
             ) from error
-        if in_the_way and not overwrite:
+        if in_the_way and not (resume or overwrite):
             raise RunFolderError(
                 f"The run folder {self.path} is not empty: it holds {', '.join(in_the_way[:5])}. "
                 "Continue it with --resume, replace it with --overwrite, or choose another --out."
             )
+
+    def claim(self) -> None:
+        """Make the folder ready for a new run: the files of an earlier one are removed, and nothing else.
+
+        Raises:
+            RunFolderError: the place is not writable.
+        """
         try:
-            for file in self._files() if in_the_way else ():
+            for file in self._files():
                 file.unlink(missing_ok=True)
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -13,21 +13,19 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from crosscontext.backbones.contract import Backbone
-from crosscontext.contexts import ContextName, ContextNetwork, ContextSettings
+from crosscontext.contexts import ContextName
 from crosscontext.losses import info_nce, relation_cross_entropy
-from crosscontext.memory import MemorySettings
-from crosscontext.methods.contract import Method, Outcome, Views
+from crosscontext.methods.contract import Outcome, Views
+from crosscontext.methods.momentum import MomentumMethod, MomentumSettings
 from crosscontext.relations import log_relation, relation, relation_entropy, similarities
 from crosscontext.schedules import Duration, Plan, warmup_fraction
-from crosscontext.settings import Settings
-from crosscontext.teacher import Momentum, Teacher, settle_momentum
 
 Pair = Literal["global->hyper", "hyper->global", "global->global", "hyper->hyper"]
 
 _CENTRE_DECAY = 0.9
 
 
-class CGHSettings(Settings):
+class CGHSettings(MomentumSettings):
     """CGH; the defaults are the published loss, with sizes for small sets."""
 
     name: Literal["cgh"] = "cgh"
@@ -61,17 +59,8 @@ class CGHSettings(Settings):
     """Subtract a running centre, one value a slot, from the teacher's similarities. It is updated with the
     mean over the batch, or with the sum as the published code does on one process."""
 
-    memory: MemorySettings = MemorySettings()
-    """Size and start of the memory."""
-
-    momentum: Momentum = "auto"
-    """Momentum of the teacher; auto: 0.99 below 300 000 images, else the published 0.999."""
-
     local_views: int = Field(0, ge=0)
     """Small crops an image (multi-crop), taught to the student's global context."""
-
-    contexts: ContextSettings = ContextSettings()
-    """Widths and stages of the two contexts."""
 
     @model_validator(mode="after")
     def _fit_together(self) -> "CGHSettings":
@@ -85,30 +74,19 @@ class CGHSettings(Settings):
             )
         return self
 
-    def resolve(self, num_images: int) -> "CGHSettings":
-        """Settle what is "auto" for a set of this many images."""
-        return self.model_copy(
-            update={
-                "memory": self.memory.resolve(num_images),
-                "momentum": settle_momentum(self.momentum, num_images),
-            }
-        )
-
     def build(self, backbone: Backbone, plan: Plan) -> "CGH":
         """Make student, teacher and memory around a backbone; the settings are resolved."""
         return CGH(self, backbone, plan)
 
 
-class CGH(Method):
+class CGH(MomentumMethod):
     """Student, teacher and memory of the published method and of its ablations."""
 
-    student: ContextNetwork
-
     def __init__(self, settings: CGHSettings, backbone: Backbone, plan: Plan):
-        super().__init__()
-        self.settings = settings
-        self.pairs = [cast("list[ContextName]", pair.split("->")) for pair in settings.pairs]
-        self.context_names = sorted({context for pair in self.pairs for context in pair})
+        pairs = [cast("list[ContextName]", pair.split("->")) for pair in settings.pairs]
+        names = sorted({context for pair in pairs for context in pair})
+        super().__init__(settings, backbone, names)
+        self.settings, self.pairs, self.context_names = settings, pairs, names
         self.view_counts = {"weak": 1, "strong": 1, "local": settings.local_views}
         self.warmup_steps = plan.steps(settings.warmup)
         self.teacher_temperature = {
@@ -119,16 +97,8 @@ class CGH(Method):
             "global": settings.temperature_student_global,
             "hyper": settings.temperature_student_hyper,
         }
-        self.student = settings.contexts.build(backbone, self.context_names)
-        self.teacher = Teacher(self.student, settings.momentum)
-        self.memory = settings.memory.build(settings.contexts.widths(self.context_names))
         for context in self.context_names if settings.centring != "none" else ():
             self.register_buffer(f"centre_{context}", torch.zeros(self.memory.num_slots))
-
-    @property
-    def encoder(self) -> Backbone:
-        """The student's backbone."""
-        return self.student.backbone
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute the loss: InfoNCE fades into cross-context relations (arXiv 2308.13392, figure 2)."""
@@ -187,5 +157,4 @@ class CGH(Method):
                 similarity = similarities(keys, self.memory.slots(name))
                 seen = similarity.mean(0) if self.settings.centring == "mean" else similarity.sum(0)
                 self.get_buffer(f"centre_{name}")[: len(seen)].lerp_(seen, 1 - _CENTRE_DECAY)
-        self.memory.push(outcome.keys)
-        self.teacher.follow(self.student)
+        super().after_step(outcome)

@@ -10,17 +10,14 @@ import torch
 from pydantic import Field
 
 from crosscontext.backbones.contract import Backbone
-from crosscontext.contexts import ContextNetwork, ContextSettings
 from crosscontext.losses import relation_cross_entropy
-from crosscontext.memory import MemorySettings
-from crosscontext.methods.contract import Method, Outcome, Views
+from crosscontext.methods.contract import Outcome, Views
+from crosscontext.methods.momentum import MomentumMethod, MomentumSettings
 from crosscontext.relations import log_relation, relation, relation_entropy, similarities
 from crosscontext.schedules import Plan
-from crosscontext.settings import Settings
-from crosscontext.teacher import Momentum, Teacher, settle_momentum
 
 
-class ReSSLSettings(Settings):
+class ReSSLSettings(MomentumSettings):
     """ReSSL, with sizes for small sets."""
 
     name: Literal["ressl"] = "ressl"
@@ -31,49 +28,21 @@ class ReSSLSettings(Settings):
     temperature_student: float = Field(0.10, gt=0)
     """Temperature of the student's relation."""
 
-    memory: MemorySettings = MemorySettings()
-    """Size and start of the memory."""
-
-    momentum: Momentum = "auto"
-    """Momentum of the teacher; auto: 0.99 below 300 000 images, else the published 0.999."""
-
     local_views: int = Field(0, ge=0)
     """Small crops an image (multi-crop), taught like the strong view."""
-
-    contexts: ContextSettings = ContextSettings()
-    """Widths of the global context."""
-
-    def resolve(self, num_images: int) -> "ReSSLSettings":
-        """Settle what is "auto" for a set of this many images."""
-        return self.model_copy(
-            update={
-                "memory": self.memory.resolve(num_images),
-                "momentum": settle_momentum(self.momentum, num_images),
-            }
-        )
 
     def build(self, backbone: Backbone, plan: Plan) -> "ReSSL":
         """Make student, teacher and memory around a backbone; the settings are resolved."""
         return ReSSL(self, backbone)
 
 
-class ReSSL(Method):
+class ReSSL(MomentumMethod):
     """Student, teacher and memory of ReSSL."""
 
-    student: ContextNetwork
-
     def __init__(self, settings: ReSSLSettings, backbone: Backbone):
-        super().__init__()
+        super().__init__(settings, backbone, {"global"})
         self.settings = settings
         self.view_counts = {"weak": 1, "strong": 1, "local": settings.local_views}
-        self.student = settings.contexts.build(backbone, {"global"})
-        self.teacher = Teacher(self.student, settings.momentum)
-        self.memory = settings.memory.build(settings.contexts.widths({"global"}))
-
-    @property
-    def encoder(self) -> Backbone:
-        """The student's backbone."""
-        return self.student.backbone
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute the cross-entropy between the relations of a weak view and of every other view."""
@@ -95,8 +64,3 @@ class ReSSL(Method):
             "relation_entropy_global": relation_entropy(target),
         }
         return Outcome(loss, measurements, keys)
-
-    def after_step(self, outcome: Outcome) -> None:
-        """Push the keys and move the teacher."""
-        self.memory.push(outcome.keys)
-        self.teacher.follow(self.student)
