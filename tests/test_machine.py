@@ -1,3 +1,7 @@
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -19,3 +23,23 @@ def test_the_description_has_versions_and_threads() -> None:
     described = describe_machine(torch.device("cpu"))
     assert {"torch", "torchvision", "timm", "python", "device", "cores"} <= described.keys()
     assert described["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs the GNU C library")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    grown = []
+    for kept in (False, True):
+        program = f"""
+import resource, torch
+from crosscontext.machine import keep_memory
+if {kept}: keep_memory()
+for step in range(40):
+    if step == 20: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    pieces = [torch.ones(12_000_000) for _ in range(2)]
+    del pieces
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+        grown.append(
+            int(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+        )
+    assert grown[1] < grown[0] / 100  # page faults

@@ -18,8 +18,7 @@ from crosscontext.views import (
     LocalViewSettings,
     ViewSettings,
     ViewsSettings,
-    crop,
-    crop_box,
+    crop_boxes,
     cut,
     draw_view,
     finish_views,
@@ -61,8 +60,8 @@ def test_crops_are_distributed_as_those_of_torchvision(
     theirs = np.array(
         [RandomResizedCrop.get_params(image, settings.scale, settings.ratio) for _ in range(len(IMAGES))]
     )
-    boxes = [crop_box(row, width, height, settings) for row in geometry_draws(0, 0, IMAGES, "weak", 0)]
-    ours = np.array([(box.top, box.left, box.bottom - box.top, box.right - box.left) for box in boxes])
+    sizes = np.tile([width, height], (len(IMAGES), 1))
+    ours = crop_boxes(geometry_draws(0, 0, IMAGES, "weak", 0), sizes, settings)[:, [1, 0, 3, 2]]
     for mine, other in zip(place_and_shape(ours), place_and_shape(theirs), strict=True):
         assert ks_2samp(mine, other).pvalue > 1e-3
 
@@ -76,29 +75,28 @@ def place_and_shape(boxes: np.ndarray) -> list[np.ndarray]:
 def test_where_no_crop_fits_the_middle_is_taken_as_torchvision_does(width: int, height: int) -> None:
     settings = ViewSettings(scale=(1.0, 1.0))
     expected = RandomResizedCrop.get_params(torch.empty(3, height, width), settings.scale, settings.ratio)
-    for draws in geometry_draws(0, 0, IMAGES[:20], "weak", 0):
-        box = crop_box(draws, width, height, settings)
-        assert (box.top, box.left, box.bottom - box.top, box.right - box.left) == tuple(expected)
+    sizes = np.array([[width, height]] * 20)
+    boxes = crop_boxes(geometry_draws(0, 0, IMAGES[:20], "weak", 0), sizes, settings)
+    assert {(top, left, height, width) for left, top, width, height in boxes.tolist()} == {tuple(expected)}
 
 
-@pytest.mark.parametrize("size", [16, 48])
-def test_a_crop_has_the_very_pixels_of_torchvision(size: int) -> None:
-    image = PHOTOS.image(0)
-    box = crop_box(geometry_draws(0, 0, np.array([0]), "weak", 0)[0], *image.size, ViewSettings())
-    height, width = box.bottom - box.top, box.right - box.left
-    expected = reference.resized_crop(image, box.top, box.left, height, width, [size, size])
-    assert np.array_equal(crop(image, box, False, size), np.asarray(expected))
-    assert np.array_equal(crop(image, box, True, size), np.asarray(reference.horizontal_flip(expected)))
+def test_the_box_of_an_image_does_not_depend_on_the_others() -> None:
+    draws = geometry_draws(0, 0, IMAGES[:50], "weak", 0)
+    sizes = np.random.default_rng(0).integers(1, 600, (50, 2))
+    together = crop_boxes(draws, sizes, ViewSettings())
+    for row in range(50):
+        alone = crop_boxes(draws[row : row + 1], sizes[row : row + 1], ViewSettings())
+        assert np.array_equal(alone[0], together[row])
+        assert (alone[0, :2] >= 0).all()
+        assert (alone[0, :2] + alone[0, 2:] <= sizes[row]).all()
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
 def test_views_are_mirrored_as_often_as_asked(probability: float) -> None:
     settings = ViewSettings(flip_probability=probability)
-    image = PHOTOS.image(2)
-    mirrored = 0
-    for draws in geometry_draws(0, 0, IMAGES[:600], "weak", 0):
-        straight = crop(image, crop_box(draws, *image.size, settings), False, 16)
-        mirrored += not np.array_equal(cut(image, draws, settings, 16), straight)
+    pictures, draws = [PHOTOS.pixels(2)] * 600, geometry_draws(0, 0, IMAGES[:600], "weak", 0)
+    straight = cut(pictures, draws, ViewSettings(flip_probability=0.0), 16)
+    mirrored = (cut(pictures, draws, settings, 16) != straight).any(axis=(1, 2, 3)).sum()
     assert abs(mirrored / 600 - probability) <= 4 * np.sqrt(probability * (1 - probability) / 600)
 
 
@@ -142,11 +140,8 @@ def test_a_view_drawn_again_alone_is_the_view_of_the_batch(name: str, epoch: int
     copies = []
     for copy in range(2):
         draws = geometry_draws(5, epoch, images, name, copy)
-        pixels = [
-            cut(PHOTOS.image(i), row, settings.named(name), side)
-            for i, row in zip(images, draws, strict=True)
-        ]
-        copies.append(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2))
+        pictures = [PHOTOS.pixels(i) for i in images.tolist()]
+        copies.append(torch.from_numpy(cut(pictures, draws, settings.named(name), side)))
     views = finish_views({name: copies}, images, settings, 5, epoch)[name]
     for copy, row in ((0, 1), (1, 2)):
         alone = draw_view(PHOTOS, int(images[row]), settings, 64, (name, copy), (5, epoch))

@@ -19,8 +19,9 @@ from torch import Tensor
 from crosscontext.datasets.contract import Dataset
 from crosscontext.errors import DataError, ImageError
 from crosscontext.randomness import permutation
+from crosscontext.resampling import SMALL
 from crosscontext.shapes import UInt8
-from crosscontext.views import ViewsSettings, cut, geometry_draws, side_of
+from crosscontext.views import ViewsSettings, crop_boxes, cut, geometry_draws, side_of
 
 MAX_UNREADABLE = 0.05
 """Share of the data set; beyond it training stops."""
@@ -40,7 +41,7 @@ class Batch(NamedTuple):
     """Of the images shown: where one was unreadable, of its substitute."""
 
     crops: dict[str, list[Tensor]]
-    """The copies of each named view: uint8 of shape (B, 3, S, S), channels last in memory."""
+    """The copies of each named view: uint8 of shape (B, 3, S, S)."""
 
 
 class Loader:
@@ -135,42 +136,68 @@ class Loader:
         start = place * self._batch_size
         crops: dict[str, list[Tensor]] = {}
         for (name, _), side in zip(self._views, self._sides, strict=True):
-            pixels = torch.empty((self._batch_size, side, side, 3), dtype=torch.uint8)
-            crops.setdefault(name, []).append(pixels.permute(0, 3, 1, 2))
+            pixels = torch.empty((self._batch_size, 3, side, side), dtype=torch.uint8)
+            crops.setdefault(name, []).append(pixels)
         return Batch(step, epoch, self._order(epoch)[start : start + self._batch_size].copy(), crops)
 
     def _fill(self, batch: Batch, rows: Sequence[int]) -> None:
-        """Make the views of some rows of a batch."""
+        """Make the views of some rows of a batch: large pictures one by one, small ones all together."""
         if not rows:
             return
-        targets = [batch.crops[name][copy].permute(0, 2, 3, 1).numpy() for name, copy in self._views]
-        for row, draws in zip(rows, self._draws(batch.epoch, batch.indices[rows]), strict=True):
-            batch.indices[row], views = self._cut_views(batch.epoch, int(batch.indices[row]), draws)
-            for target, view in zip(targets, views, strict=True):
-                target[row] = view
+        draws = self._draws(batch.epoch, batch.indices[rows])
+        small: list[UInt8[np.ndarray, "_ _ 3"]] = []
+        small_places: list[int] = []
+        for place, row in enumerate(rows):
+            picture = self._read(batch, row, draws[place])
+            if max(picture.shape[:2]) <= SMALL:
+                small.append(picture)
+                small_places.append(place)
+            else:
+                self._cut([picture], batch, [row], draws[place : place + 1])
+        if small:
+            self._cut(small, batch, [rows[place] for place in small_places], draws[small_places])
+
+    def _cut(
+        self,
+        pictures: list[UInt8[np.ndarray, "_ _ 3"]],
+        batch: Batch,
+        rows: list[int],
+        draws: Float64[np.ndarray, "B views 23"],
+    ) -> None:
+        for number, ((name, copy), side) in enumerate(zip(self._views, self._sides, strict=True)):
+            crops = cut(pictures, draws[:, number], self._settings.named(name), side)
+            batch.crops[name][copy].numpy()[rows] = crops
 
     def _draws(self, epoch: int, images: Int64[np.ndarray, " B"]) -> Float64[np.ndarray, "B views 23"]:
         return np.stack([geometry_draws(self._seed, epoch, images, *view) for view in self._views], axis=1)
 
-    def _cut_views(
-        self, epoch: int, index: int, draws: Float64[np.ndarray, "views 23"]
-    ) -> tuple[int, list[UInt8[np.ndarray, "_ _ 3"]]]:
-        """Decode an image once, or the next one that can be read, and cut all its views."""
+    def _read(
+        self, batch: Batch, row: int, draws: Float64[np.ndarray, "views 23"]
+    ) -> UInt8[np.ndarray, "_ _ 3"]:
+        """Decode the image of a row, or the next one that can be read, with its own index and draws."""
         while True:
+            index = int(batch.indices[row])
             name = self._dataset.names[index]
             try:
-                image = self._dataset.image(index)
-                plan = zip(self._views, self._sides, draws, strict=True)
-                return index, [
-                    cut(image, of_view, self._settings.named(view[0]), side) for view, side, of_view in plan
-                ]
+                return self._dataset.pixels(index, partial(self._reduction, draws))
             except ImageError as error:
                 self._skip(name, str(error))
             except Exception as error:
                 error.add_note(f"This happened with the image {name}.")
                 raise
-            index = (index + 1) % len(self._dataset.names)
-            draws = self._draws(epoch, np.array([index]))[0]
+            batch.indices[row] = (index + 1) % len(self._dataset.names)
+            draws[:] = self._draws(batch.epoch, batch.indices[row : row + 1])[0]
+
+    def _reduction(self, draws: Float64[np.ndarray, "views 23"], width: int, height: int) -> int:
+        """By how much an image may be smaller, so that no crop of it has to be enlarged for that."""
+        if min(width, height) < 2 * min(self._sides):
+            return 1
+        size = np.array([[width, height]])
+        rooms = [
+            crop_boxes(draws[number : number + 1], size, self._settings.named(name))[0, 2:].min() / side
+            for number, ((name, _), side) in enumerate(zip(self._views, self._sides, strict=True))
+        ]
+        return max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor <= min(rooms))
 
     def _skip(self, name: str, cause: str) -> None:
         with self._lock:

@@ -89,6 +89,9 @@ class PretrainSettings(Settings):
     threads: int | None = Field(None, ge=1)
     """CPU threads of the mathematics; by default all cores."""
 
+    hold_gigabytes: float = Field(1.0, ge=0)
+    """Decoded images stay in memory if the whole set takes at most so much; 0: decode each time."""
+
     workers: int = Field(2, ge=0)
     """Threads that decode images ahead of training; 0: decode in between."""
 

@@ -13,11 +13,12 @@ from torch.optim import Optimizer
 
 from crosscontext.checkpoints import load_checkpoint, save_checkpoint
 from crosscontext.datasets.contract import Dataset
+from crosscontext.datasets.held import hold
 from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encoder
 from crosscontext.errors import NonFiniteError, StoppedEarlyError
 from crosscontext.interruption import Interruption
 from crosscontext.loading import Batch, Loader
-from crosscontext.machine import choose_device, describe_machine
+from crosscontext.machine import choose_device, describe_machine, keep_memory
 from crosscontext.methods import Method, Outcome, Views
 from crosscontext.monitor import Monitor
 from crosscontext.planning import PretrainSettings, settle
@@ -59,11 +60,12 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
     progress = progress or Silence()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    keep_memory()
     device = choose_device(settings.device)
     folder = RunFolder(settings.out)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
 
-    dataset = settings.data.open().train
+    dataset = hold(settings.data.open().train, settings.hold_gigabytes)
     settings = settle(settings, dataset, progress.say)
     if settings.steps is None:
         settings = rehearse(settings, dataset, device, progress)

@@ -5,8 +5,9 @@ the batch on the device; both are functions of draws keyed by (seed, epoch, imag
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from crosscontext.photometry import (
     retouching,
 )
 from crosscontext.randomness import permutation, uniforms
+from crosscontext.resampling import crop
 from crosscontext.settings import Settings
 from crosscontext.shapes import Float, UInt8
 
@@ -97,15 +99,6 @@ class ViewsSettings(Settings):
         return {"weak": self.weak, "strong": self.strong, "local": self.local}[name]
 
 
-class Box(NamedTuple):
-    """A rectangle in an image, in pixels, as PIL has it: right and bottom are just outside."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-
 def resolve(settings: ViewsSettings, image_size: int) -> ViewsSettings:
     """Replace every "auto" by what it means for views of `image_size` pixels."""
     values = settings.model_dump()
@@ -141,45 +134,50 @@ def photometry_draws(
     return uniforms(seed, epoch, images, number, count=NUM_DRAWS, stream=PHOTOMETRY)
 
 
-def crop_box(draws: Float64[np.ndarray, " 23"], width: int, height: int, settings: ViewSettings) -> Box:
-    """Choose a part of an image as torchvision's RandomResizedCrop does.
+def crop_boxes(
+    draws: Float64[np.ndarray, "B 23"], sizes: Int64[np.ndarray, "B 2"], settings: ViewSettings
+) -> Int64[np.ndarray, "B 4"]:
+    """Choose a part of each image as torchvision's RandomResizedCrop does.
 
     Ten attempts draw an area and, log-uniformly, a ratio; the first that fits into the image gets a random
     place. Where none fits, it is the largest box of an allowed ratio in the middle.
 
     Args:
-        draws: the row of `geometry_draws`.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
+        draws: of `geometry_draws`.
+        sizes: width and height of the images, in pixels.
         settings: for scale and ratio.
+
+    Returns:
+        Left, top, width and height, in pixels.
     """
     (smallest, largest), (narrowest, widest) = settings.scale, settings.ratio
-    for area_draw, ratio_draw in zip(draws[_AREAS].tolist(), draws[_RATIOS].tolist(), strict=True):
-        area = width * height * (smallest + (largest - smallest) * area_draw)
-        ratio = narrowest * (widest / narrowest) ** ratio_draw
-        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < box_width <= width and 0 < box_height <= height:
-            top = int(draws[_TOP] * (height - box_height + 1))
-            left = int(draws[_LEFT] * (width - box_width + 1))
-            return Box(left, top, left + box_width, top + box_height)
-    box_width = min(width, round(height * widest))
-    box_height = min(height, round(width / narrowest))
-    left, top = (width - box_width) // 2, (height - box_height) // 2
-    return Box(left, top, left + box_width, top + box_height)
-
-
-def crop(image: Image.Image, box: Box, flip: bool, size: int) -> UInt8[np.ndarray, "S S 3"]:
-    """Cut a box out of an RGB image, make it a square of `size` pixels (bilinear, antialiased), mirror it."""
-    pixels = np.asarray(image.crop(box).resize((size, size), Image.Resampling.BILINEAR))
-    return pixels[:, ::-1] if flip else pixels
+    areas = sizes.prod(axis=1)[:, None] * (smallest + (largest - smallest) * draws[:, _AREAS])
+    ratios = narrowest * (widest / narrowest) ** draws[:, _RATIOS]
+    attempts = np.rint(np.sqrt(np.stack([areas * ratios, areas / ratios], axis=-1))).astype(np.int64)
+    fits = ((attempts > 0) & (attempts <= sizes[:, None])).all(axis=-1)  # (B, attempts)
+    first = fits.argmax(axis=1)
+    boxes = attempts[np.arange(len(attempts)), first]
+    free = sizes - boxes
+    corners = (draws[:, [_LEFT, _TOP]] * (free + 1)).astype(np.int64)
+    if (none := ~fits.any(axis=1)).any():
+        width, height = sizes[none].T
+        allowed = np.stack([np.rint(height * widest), np.rint(width / narrowest)], axis=1).astype(np.int64)
+        boxes[none] = np.minimum(sizes[none], allowed)
+        corners[none] = (sizes[none] - boxes[none]) // 2
+    return np.concatenate([corners, boxes], axis=1)
 
 
 def cut(
-    image: Image.Image, draws: Float64[np.ndarray, " 23"], settings: ViewSettings, size: int
-) -> UInt8[np.ndarray, "S S 3"]:
-    """Do the geometry of one view of one image."""
-    box = crop_box(draws, image.width, image.height, settings)
-    return crop(image, box, bool(draws[_FLIP] < settings.flip_probability), size)
+    pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    draws: Float64[np.ndarray, "B 23"],
+    settings: ViewSettings,
+    size: int,
+) -> UInt8[np.ndarray, "B 3 S S"]:
+    """Do the geometry of one view of some images: crop, resize, mirror."""
+    sizes = np.array([(picture.shape[1], picture.shape[0]) for picture in pictures])
+    return crop(
+        pictures, crop_boxes(draws, sizes, settings), draws[:, _FLIP] < settings.flip_probability, size
+    )
 
 
 def photometry(
@@ -248,10 +246,9 @@ def draw_view(
         key: seed of the run, and epoch.
     """
     name, images, chosen = view[0], np.array([index]), settings.named(view[0])
-    draws = geometry_draws(*key, images, *view)[0]
-    pixels = cut(dataset.image(index), draws, chosen, side_of(settings, name, image_size))
-    crops = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
-    return photometry(crops, photometry_draws(*key, images, *view), chosen)[0]
+    draws = geometry_draws(*key, images, *view)
+    crops = cut([dataset.pixels(index)], draws, chosen, side_of(settings, name, image_size))
+    return photometry(torch.from_numpy(crops), photometry_draws(*key, images, *view), chosen)[0]
 
 
 def views_picture(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crosscontext.datasets.decoding import EXTENSIONS, decode
+from crosscontext.datasets.decoding import EXTENSIONS, decode, decode_pixels
 from crosscontext.errors import ImageError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -247,3 +247,58 @@ def test_decompression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     with pytest.raises(ImageError, match=r"'bomb.png'.*DecompressionBombError.*pixels"):
         decode(tmp_path / "bomb.png", "bomb.png")
+
+
+def smooth(width: int, height: int) -> Image.Image:
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("ending", sorted(EXTENSIONS - {".pgm", ".pbm"}))
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_pixels_are_those_of_the_picture(tmp_path: Path, ending: str, mode: str) -> None:
+    path = tmp_path / f"image{ending}"
+    smooth(61, 43).convert(mode).save(path)
+    for source in (path, path.read_bytes()):
+        assert np.array_equal(decode_pixels(source, "image"), np.asarray(decode(source, "image")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_are_upright(tmp_path: Path, orientation: int) -> None:
+    path, exif = tmp_path / "image.jpg", Image.Exif()
+    exif[0x0112] = orientation
+    smooth(61, 43).save(path, exif=exif)
+    assert np.array_equal(decode_pixels(path, "image"), np.asarray(decode(path, "image")))
+    small = decode_pixels(path, "image", lambda *_: 2)
+    assert small.shape[:2] == ((22, 31) if orientation < 5 else (31, 22))
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_a_jpeg_is_decoded_as_small_as_asked_and_shows_the_same(tmp_path: Path, factor: int) -> None:
+    path, asked = tmp_path / "image.jpg", []
+    smooth(320, 160).save(path, quality=95)
+
+    def reduction(width: int, height: int) -> int:
+        asked.append((width, height))
+        return factor
+
+    pixels = decode_pixels(path, "image", reduction)
+    assert asked == [(320, 160)]
+    assert pixels.shape == (160 // factor, 320 // factor, 3)
+    whole = decode(path, "image").resize((320 // factor, 160 // factor), Image.Resampling.BOX)
+    assert np.abs(pixels.astype(int) - np.asarray(whole)).mean() < 3
+
+
+def test_other_formats_are_decoded_whole(tmp_path: Path) -> None:
+    smooth(64, 48).save(tmp_path / "image.png")
+    assert decode_pixels(tmp_path / "image.png", "image", lambda *_: 4).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 400, -30])
+def test_pixels_of_a_damaged_jpeg_are_an_error(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "image.jpg"
+    smooth(200, 200).save(path)
+    path.write_bytes(path.read_bytes()[:kept])
+    for reduction in (None, lambda *_: 2):
+        with pytest.raises(ImageError, match=r"cannot decode 'image'.*replace or remove it"):
+            decode_pixels(path, "image", reduction)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from crosscontext.datasets.contract import Dataset, Labels
+from crosscontext.datasets.contract import Dataset, Labels, Reduction
 from crosscontext.shapes import UInt8
 
 
@@ -18,10 +18,15 @@ class ArrayDataset(Dataset):
         names: Sequence[str],
         labels: Labels | None,
     ) -> None:
-        self.pixels = pixels
+        self._pixels = pixels
         self.names = names
         self.labels = labels
 
     def image(self, index: int) -> Image.Image:
         """Copy one image out of the array, as RGB."""
-        return Image.fromarray(self.pixels[index]).convert("RGB")
+        return Image.fromarray(self._pixels[index]).convert("RGB")
+
+    def pixels(self, index: int, reduction: Reduction | None = None) -> UInt8[np.ndarray, "H W 3"]:
+        """Look up one image; grey ones are copied into three channels."""
+        pixels = self._pixels[index]
+        return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)

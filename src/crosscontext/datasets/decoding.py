@@ -4,12 +4,16 @@ Whatever the file holds, either eight bits of red, green and blue come out, or a
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from crosscontext.datasets.contract import Reduction
 from crosscontext.errors import ImageError
+from crosscontext.shapes import UInt8
 
 # Named, so that a file of another kind never reaches a decoder that runs an outside program (EPS).
 _ENDINGS_OF_FORMAT = {
@@ -58,14 +62,44 @@ def decode(source: Path | bytes, name: str) -> Image.Image:
         ImageError: the file is missing, empty, truncated or damaged, is not an image, or has more pixels than
             Pillow deems safe (`PIL.Image.MAX_IMAGE_PIXELS`).
     """
+    with _opened(source, name) as image:
+        image.load()
+        return _as_rgb(_upright(image))
+
+
+def decode_pixels(
+    source: Path | bytes, name: str, reduction: Reduction | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Decode the same picture as an array; a JPEG perhaps smaller, and so faster.
+
+    A JPEG is made of blocks of 8 × 8 pixels, of which a smaller picture can be had for less work.
+
+    Args:
+        source: the file, or its content.
+        name: of the image, for the error message.
+        reduction: says by how much the sides may be divided.
+
+    Raises:
+        ImageError: as of `decode`.
+    """
+    with _opened(source, name) as image:
+        factor = 1 if reduction is None or image.format != "JPEG" else reduction(*image.size)
+        if factor > 1:
+            image.draft(image.mode, (image.width // factor, image.height // factor))
+        image.load()
+        return np.array(_as_rgb(_upright(image)))
+
+
+@contextmanager
+def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
+    """Open an image file and read its head; what fails in here or later becomes an ImageError."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with Image.open(file, formats=tuple(_ENDINGS_OF_FORMAT)) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit and image.width * image.height > limit:  # Pillow itself only warns up to twice the limit
                 raise Image.DecompressionBombError(f"{image.width} × {image.height} exceeds {limit} pixels")
-            image.load()
-            return _as_rgb(_upright(image))
+            yield image
     except Exception as cause:  # damaged bytes raise OSError, SyntaxError, ValueError, struct.error, and more
         raise ImageError(
             f"cannot decode {name!r}: {_reason(source, cause)}. Expected a whole JPEG, PNG, WebP, BMP, GIF, "

@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from crosscontext.datasets.contract import Dataset, Labels, Splits
-from crosscontext.datasets.decoding import EXTENSIONS, decode
+from crosscontext.datasets.contract import Dataset, Labels, Reduction, Splits
+from crosscontext.datasets.decoding import EXTENSIONS, decode, decode_pixels
 from crosscontext.errors import DataError
 from crosscontext.settings import AbsolutePath, Settings
+from crosscontext.shapes import UInt8
 
 _TRAIN = "train"
 _TESTS = ("test", "val", "valid", "validation")  # the first one that is there is the test part
@@ -56,6 +57,10 @@ class FolderDataset(Dataset):
     def image(self, index: int) -> Image.Image:
         """Decode one file; see `decode` for what becomes of unusual ones."""
         return decode(self.root / self.names[index], self.names[index])
+
+    def pixels(self, index: int, reduction: Reduction | None = None) -> UInt8[np.ndarray, "H W 3"]:
+        """Decode one file as an array; a JPEG file as small as may be."""
+        return decode_pixels(self.root / self.names[index], self.names[index], reduction)
 
 
 def _image_names(root: Path) -> list[str]:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image
 
-from crosscontext.datasets.contract import Dataset, Labels
+from crosscontext.datasets.contract import Dataset, Labels, Reduction
+from crosscontext.shapes import UInt8
 
 
 class Subset(Dataset):
@@ -24,3 +26,7 @@ class Subset(Dataset):
     def image(self, index: int) -> Image.Image:
         """Decode one image of the part."""
         return self._whole.image(self._indices[index])
+
+    def pixels(self, index: int, reduction: Reduction | None = None) -> UInt8[np.ndarray, "H W 3"]:
+        """Decode one image of the part as an array."""
+        return self._whole.pixels(self._indices[index], reduction)

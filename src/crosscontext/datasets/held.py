@@ -1,0 +1,45 @@
+"""Small sets stay in memory once decoded: files → **held** → pixels without decoding."""
+
+import numpy as np
+from PIL import Image
+
+from crosscontext.datasets.arrays import ArrayDataset
+from crosscontext.datasets.contract import Dataset, Reduction
+from crosscontext.errors import ImageError
+from crosscontext.randomness import permutation
+from crosscontext.shapes import UInt8
+
+_SAMPLED_IMAGES = 64
+
+
+class HeldDataset(Dataset):
+    """Another data set, of which each image is decoded once, when it is first asked for."""
+
+    def __init__(self, dataset: Dataset):
+        self.names, self.labels = dataset.names, dataset.labels
+        self._dataset = dataset
+        self._held: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
+
+    def image(self, index: int) -> Image.Image:
+        """Copy one image, decoded now or before."""
+        return Image.fromarray(self.pixels(index))
+
+    def pixels(self, index: int, reduction: Reduction | None = None) -> UInt8[np.ndarray, "H W 3"]:
+        """Look up one image, whole."""
+        if (pixels := self._held.get(index)) is None:
+            pixels = self._held[index] = self._dataset.pixels(index)
+        return pixels
+
+
+def hold(dataset: Dataset, gigabytes: float) -> Dataset:
+    """Hold a data set in memory if that takes at most so much, by the size of a few of its images."""
+    if isinstance(dataset, ArrayDataset):
+        return dataset
+    sizes = []
+    for index in permutation(0, 0, len(dataset.names))[:_SAMPLED_IMAGES].tolist():
+        try:
+            sizes.append(dataset.pixels(index).nbytes)
+        except ImageError:
+            continue
+    fits = sizes and np.mean(sizes) * len(dataset.names) <= gigabytes * 1e9
+    return HeldDataset(dataset) if fits else dataset
