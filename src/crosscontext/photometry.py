@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float64, Int64
 from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
@@ -116,11 +117,11 @@ def retouch(images: Float[Tensor, "B 3 S S"], decisions: Retouching) -> Float[Te
     if decisions.jittered.any():
         _jitter(images, decisions)
     if len(rows := _rows(decisions.grey, images)):
-        images[rows] = _grey(images[rows]).expand(-1, 3, -1, -1)
+        images.index_copy_(0, rows, _grey(images.index_select(0, rows)).expand(-1, 3, -1, -1))
     if len(rows := _rows(decisions.blurred, images)):
-        images[rows] = blur(images[rows], torch.as_tensor(decisions.sigma[decisions.blurred]).to(images))
+        images.index_copy_(0, rows, blur(images.index_select(0, rows), decisions.sigma[decisions.blurred]))
     if len(rows := _rows(decisions.solarized, images)):
-        images[rows] = solarize(images[rows])
+        images.index_copy_(0, rows, solarize(images.index_select(0, rows)))
     return images
 
 
@@ -135,7 +136,7 @@ def _jitter(images: Float[Tensor, "B 3 S S"], decisions: Retouching) -> None:
     chosen = chosen[np.argsort(-hue_comes[chosen], kind="stable")]
     order, factors, hue_comes = decisions.order[chosen], decisions.factors[chosen], hue_comes[chosen]
     rows = torch.from_numpy(chosen).to(images.device, non_blocking=True)
-    jittered = images[rows]
+    jittered = images.index_select(0, rows)
     for position in range(3):
         before = slice(int((hue_comes > position).sum()))
         _adjust(jittered[before], order[before, position], factors[before])
@@ -143,7 +144,7 @@ def _jitter(images: Float[Tensor, "B 3 S S"], decisions: Retouching) -> None:
     for position in range(1, 4):
         after = slice(int((hue_comes >= position).sum()), None)
         _adjust(jittered[after], order[after, position], factors[after])
-    images[rows] = jittered
+    images.index_copy_(0, rows, jittered)
 
 
 def _adjust(
@@ -161,7 +162,8 @@ def _adjust(
         ..., None, None, None
     ]
     grey = _grey(images)
-    other = torch.addcmul(of_mean * grey.mean(dim=(1, 2, 3), keepdim=True), grey, of_grey, out=grey)
+    means = grey.mean(dim=(1, 2, 3), keepdim=True)
+    other = grey.mul_(of_grey).add_(of_mean * means)
     torch.addcmul(other, images, of_image, out=images).clamp_(0, 1)
 
 
@@ -196,29 +198,31 @@ def turn_hue(images: Float[Tensor, "B 3 S S"], turns: Float[Tensor, " B"]) -> No
         torch.addcmul(base, sixfold, distance, value=sign, out=channel)
 
 
-def blur(images: Float[Tensor, "B 3 S S"], sigma: Float[Tensor, " B"]) -> Float[Tensor, "B 3 S S"]:
-    """Blur each image with a Gaussian of its own, mirrored at the borders (the edge pixel is not doubled).
+def blur(images: Float[Tensor, "B 3 S S"], sigma: Float64[np.ndarray, " B"]) -> Float[Tensor, "B 3 S S"]:
+    """Blur each image with its own Gaussian; beyond the edges lies the mirrored image.
 
-    A blur along one side is a product with one S × S matrix: nothing has to be common to the batch, and
-    the kernel is cut off only where the image ends.
+    The kernel reaches 4.5 sigma far or further. Images with kernels of one length are blurred together, along the rows
+    and then along the columns.
 
     Args:
         images: of any range.
         sigma: standard deviation, in pixels, well below S.
     """
     side = images.shape[-1]
-    distances = torch.arange(2 * side, device=images.device)
-    weights = torch.exp(-0.5 * (distances / sigma[:, None]) ** 2)
-    weights[:, -1] = 0  # no pixel of a mirrored image is that far
-    place = distances[:side]
-    straight = (place[:, None] - place).abs()
-    before = torch.where(place > 0, place[:, None] + place, 2 * side - 1)  # the mirror image left of pixel 0
-    after = before.flip(0, 1)
-    matrix = weights[:, straight] + weights[:, before] + weights[:, after]
-    matrix = matrix / matrix.sum(dim=2, keepdim=True)  # (B, S, S)
-    for _ in range(2):  # along the rows, then, transposed, along the columns
-        images = (images.flatten(1, 2) @ matrix.mT).view(-1, 3, side, side).mT
-    return images
+    reaches = np.minimum(3 * np.ceil(4.5 * sigma / 3).astype(np.int64), side - 1)  # few lengths
+    blurred = torch.empty_like(images)
+    for reach in np.unique(reaches).tolist():
+        alike = reaches == reach
+        weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma[alike, None]) ** 2)
+        weights /= weights.sum(axis=1, keepdims=True)
+        kernels = torch.as_tensor(weights, dtype=images.dtype).to(images.device, non_blocking=True)
+        kernels = kernels[:, None].expand(-1, 3, -1).reshape(-1, 1, 1, 2 * reach + 1)
+        rows = _rows(alike, images)
+        planes = F.pad(images.index_select(0, rows), (reach,) * 4, mode="reflect").flatten(0, 1)[None]
+        for kernel in (kernels, kernels.mT):
+            planes = F.conv2d(planes, kernel, groups=len(kernels))
+        blurred.index_copy_(0, rows, planes.view(-1, 3, side, side))
+    return blurred
 
 
 def solarize(images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:

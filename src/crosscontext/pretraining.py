@@ -184,11 +184,7 @@ def finish(batch: Batch, settings: PretrainSettings, device: torch.device) -> Vi
     crops = {
         name: [crop.to(device, non_blocking=True) for crop in copies] for name, copies in batch.crops.items()
     }
-    views = finish_views(crops, batch.indices, settings.views, settings.seed, batch.epoch)
-    return {
-        name: [view.contiguous(memory_format=torch.channels_last) for view in copies]
-        for name, copies in views.items()
-    }
+    return finish_views(crops, batch.indices, settings.views, settings.seed, batch.epoch)
 
 
 def gradient_norm_of(method: Method) -> Float[Tensor, ""]:

@@ -33,6 +33,9 @@ from crosscontext.shapes import Float, UInt8
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_NORMALISING_SCALE = tuple(1 / deviation for deviation in IMAGENET_STD)
+_NORMALISING_SHIFT = tuple(-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True))
+
 GEOMETRY, PHOTOMETRY = 0, 1  # streams of draws
 VIEW_NAMES = ("weak", "strong", "local")
 
@@ -43,6 +46,7 @@ _FLIP, _TOP, _LEFT, _AREAS, _RATIOS = 0, 1, 2, slice(3, 3 + _ATTEMPTS), slice(3 
 _NUM_GEOMETRY_DRAWS = 3 + 2 * _ATTEMPTS
 _CELL = 96  # smallest side of a cell of the contact sheet, in pixels
 _COPIES = 1024  # numbers kept free for the copies of one named view
+_CACHED_VALUES = 2**20  # that photometry on the CPU works on at once: they stay in the cache
 _BLUR_FROM = 64  # pixels; the recipes for CIFAR leave the blur out
 
 
@@ -191,12 +195,17 @@ def photometry(
         settings: without "auto".
 
     Returns:
-        float32 on the device of the crops, contiguous.
+        float32 on the device of the crops, channels last in memory.
     """
-    images = crops.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    images = retouch(images, retouching(draws, settings))
-    mean, deviation = (images.new_tensor(c).view(1, 3, 1, 1) for c in (IMAGENET_MEAN, IMAGENET_STD))
-    return images.sub_(mean).div_(deviation)
+    views = torch.empty(crops.shape, device=crops.device, memory_format=torch.channels_last)
+    scale, shift = (views.new_tensor(c).view(3, 1, 1) for c in (_NORMALISING_SCALE, _NORMALISING_SHIFT))
+    together = max(1, _CACHED_VALUES // crops[0].numel()) if crops.device.type == "cpu" else len(crops)
+    for part in range(0, len(crops), together):
+        rows = slice(part, part + together)
+        images = crops[rows].to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        images = retouch(images, retouching(draws[rows], settings))
+        views[rows] = images.mul_(scale).add_(shift)
+    return views
 
 
 def finish_views(
@@ -209,7 +218,7 @@ def finish_views(
     """Do the photometry of all views of a batch.
 
     Args:
-        crops: the copies of each named view, uint8 of shape (B, 3, S, S).
+        crops: the copies of each named view, at least one, uint8 of shape (B, 3, S, S).
         images: the indices of the images, which with seed and epoch key the draws.
         settings: resolved.
         seed: of the run.
@@ -218,13 +227,12 @@ def finish_views(
     Returns:
         The same names and numbers of copies; normalised float32.
     """
-    return {
-        name: [
-            photometry(each, photometry_draws(seed, epoch, images, name, copy), settings.named(name))
-            for copy, each in enumerate(copies)
-        ]
-        for name, copies in crops.items()
-    }
+    views = {}
+    for name, copies in crops.items():
+        draws = [photometry_draws(seed, epoch, images, name, copy) for copy in range(len(copies))]
+        together = photometry(torch.cat(copies), np.concatenate(draws), settings.named(name))
+        views[name] = list(together.chunk(len(copies)))
+    return views
 
 
 def draw_view(
