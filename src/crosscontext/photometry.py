@@ -201,8 +201,8 @@ def turn_hue(images: Float[Tensor, "B 3 S S"], turns: Float[Tensor, " B"]) -> No
 def blur(images: Float[Tensor, "B 3 S S"], sigma: Float64[np.ndarray, " B"]) -> Float[Tensor, "B 3 S S"]:
     """Blur each image with its own Gaussian; beyond the edges lies the mirrored image.
 
-    The kernel reaches 4.5 sigma far or further. Images with kernels of one length are blurred together, along the rows
-    and then along the columns.
+    The kernel reaches 4.5 sigma far or further. Images with kernels of one length are blurred together, along
+    the rows and then along the columns.
 
     Args:
         images: of any range.
