@@ -86,9 +86,10 @@ def test_uniform_predictions_cost_the_logarithm_of_the_slots_whatever_the_target
 
 
 def test_an_empty_memory_gives_a_loss_of_exactly_zero_and_no_gradient() -> None:
-    student = STUDENT.clone().requires_grad_()
+    student = STUDENT.float().requires_grad_()
     related = relation_cross_entropy(target_of(0), student, SLOTS[:0], 0.1)
     contrast = info_nce(student, TEACHER, SLOTS[:0], 0.2)
+    assert related.dtype == contrast.dtype == SLOTS.dtype
     assert related == 0
     assert contrast == 0
     (related + contrast).backward()

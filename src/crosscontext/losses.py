@@ -33,9 +33,9 @@ def relation_cross_entropy(
         slots: unit rows of the student's context. Without any the loss is 0.
         temperature: of the student, positive.
     """
-    if len(slots) == 0:  # the memory before the first step
-        return 0 * student.sum()
     expected_logit = (student * target.expected).sum(dim=1) / temperature
+    if len(slots) == 0:  # before the first step; what is expected is zero, and so is its gradient
+        return expected_logit.mean()
     return (log_partition(student, slots, temperature) - expected_logit).mean()
 
 

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK = 2048
-"""Slots taken at once: two buffers of (B, CHUNK) stay in the cache. From 512 to 4096 the speed is the same;
-fewer cost more calls, more leave the cache."""
+"""Slots taken at once, so that two buffers of (B, CHUNK) stay in the cache; 512 to 4096 are equally fast."""
 
 
 class Relation(NamedTuple):
@@ -76,9 +75,9 @@ def relate(
             logit_sum.mul_(shrink).add_(torch.linalg.vecdot(weights, logits)[:, None])
             value_sum.mul_(shrink).addmm_(weights, values[chunk])
     weight_sum.clamp_min_(1)  # without slots; else it is at least exp(0), of the largest logit
-    log_partition = (largest + weight_sum.log()).squeeze(1)
-    entropy = (log_partition - (logit_sum / weight_sum).squeeze(1)).clamp_min(0)  # rounding; no slots
-    return Relation(log_partition, value_sum / weight_sum, entropy.mean() / math.log(max(num_slots, 2)))
+    log_sum = largest + weight_sum.log()
+    entropy = (log_sum - logit_sum / weight_sum).clamp_min(0)  # below by rounding, or without slots
+    return Relation(log_sum.squeeze(1), value_sum / weight_sum, entropy.mean() / math.log(max(num_slots, 2)))
 
 
 def log_partition(
@@ -101,7 +100,7 @@ def log_partition(
 class _LogPartition(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, embeddings: Tensor, slots: Tensor, temperature: float) -> Tensor:
-        values = slots if ctx.needs_input_grad[0] else slots[:, :0]
+        values = slots if ctx.needs_input_grad[0] else slots[:, :0]  # of width 0: no sum to gather
         relation = relate(embeddings, slots, values, temperature)
         ctx.save_for_backward(relation.expected / temperature)
         return relation.log_partition
