@@ -3,35 +3,46 @@
 relations → **losses** → methods
 """
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from crosscontext.relations import Relation, log_partition
+
 
 def relation_cross_entropy(
-    target: Float[Tensor, "B K"], log_prediction: Float[Tensor, "B K"]
+    target: Relation, student: Float[Tensor, "B D"], slots: Float[Tensor, "K D"], temperature: float
 ) -> Float[Tensor, ""]:
     """Cross-entropy H(target, prediction) between relations, averaged over the batch, in nats.
 
-    Source: ReSSL, arXiv 2107.09282, eq. 4; CGH, arXiv 2308.13392, eq. 4 and 5. Replaces::
+    Source: ReSSL, arXiv 2107.09282, eq. 4; CGH, arXiv 2308.13392, eq. 4 and 5. Replaces, where p[b] is the
+    target's distribution over the slots::
 
         loss = 0.0
         for b in range(B):
+            prediction = softmax([student[b] @ slots[k] / temperature for k in range(K)])
             for k in range(K):
-                loss -= target[b, k] * log_prediction[b, k] / B
+                loss -= p[b, k] * log(prediction[k]) / B
+
+    The logarithm is linear in the slots but for the log-partition, so that of the target only its expected
+    slot counts: loss = log_partition - student @ target.expected / temperature.
 
     Args:
-        target: the teacher's relation, rows sum to 1; carries no gradient.
-        log_prediction: logarithm of the student's relation.
+        target: the teacher's relation to the same K images, with these slots as values.
+        student: unit rows; they alone get a gradient.
+        slots: unit rows of the student's context. Without any the loss is 0.
+        temperature: of the student, positive.
     """
-    return -(target * log_prediction).sum(dim=1).mean()
+    expected_logit = (student * target.expected).sum(dim=1) / temperature
+    if len(slots) == 0:  # before the first step; what is expected is zero, and so is its gradient
+        return expected_logit.mean()
+    return (log_partition(student, slots, temperature) - expected_logit).mean()
 
 
 def info_nce(
     queries: Float[Tensor, "B D"],
     keys: Float[Tensor, "B D"],
-    negatives: Float[Tensor, "B K"],
+    slots: Float[Tensor, "K D"],
     temperature: float,
 ) -> Float[Tensor, ""]:
     """Contrast each query's own key with all memory slots, averaged over the batch, in nats.
@@ -41,15 +52,14 @@ def info_nce(
         loss = 0.0
         for b in range(B):
             positive = exp(queries[b] @ keys[b] / temperature)
-            others = sum(exp(negatives[b, k] / temperature) for k in range(K))
+            others = sum(exp(queries[b] @ slots[k] / temperature) for k in range(K))
             loss -= log(positive / (positive + others)) / B
 
     Args:
-        queries: unit rows of the student.
+        queries: unit rows of the student; they alone get a gradient.
         keys: unit rows of the teacher; row b is another view of the image of query b.
-        negatives: similarities of the queries with the memory slots.
+        slots: unit rows: the negatives. Without any the loss is 0.
         temperature: positive; published 0.2 (MoCo v2).
     """
-    positive = (queries * keys).sum(dim=1, keepdim=True)  # (B, 1)
-    logits = torch.cat([positive, negatives], dim=1) / temperature  # (B, 1 + K)
-    return F.cross_entropy(logits, logits.new_zeros(len(logits), dtype=torch.long))
+    positive = (queries * keys.to(slots.dtype)).sum(dim=1) / temperature
+    return -F.logsigmoid(positive - log_partition(queries, slots, temperature)).mean()

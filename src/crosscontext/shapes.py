@@ -8,7 +8,7 @@ N       images in a data set
 C       channels of a stage map, or colour channels of an image
 H W     height and width of an image, h w of a stage map, in pixels
 S       side of a square view, in pixels
-D       width of an embedding or feature vector
+D E     width of an embedding or feature vector, in one context and in another
 K       slots of the memory
 V       classes
 ======  =====================================================================

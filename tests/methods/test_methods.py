@@ -191,6 +191,24 @@ def test_training_is_a_function_of_the_seed(settings: MethodSettings) -> None:
 
 
 @every_method
+def test_embeddings_of_half_precision_are_compared_in_full(settings: MethodSettings) -> None:
+    method = built(settings)
+    train(method, 0, 3)
+    views = views_of(method, WARM)
+    full = method(views, WARM).loss
+    for network in (method.student, method.get_submodule("teacher")):  # as autocast leaves them
+        network.register_forward_hook(
+            lambda _, __, rows: {name: row.bfloat16() for name, row in rows.items()}
+        )
+    outcome = method(views, WARM)
+    assert outcome.loss.dtype == torch.float32
+    torch.testing.assert_close(outcome.loss, full, rtol=0.02, atol=0)
+    method.after_step(outcome)
+    buffers = method.get_submodule("memory").state_dict().values()
+    assert all(slots.dtype == torch.float32 for slots in buffers if isinstance(slots, Tensor))
+
+
+@every_method
 def test_the_encoder_is_the_backbone_that_is_trained(settings: MethodSettings) -> None:
     method = built(settings)
     students = {id(parameter) for parameter in method.student.parameters()}

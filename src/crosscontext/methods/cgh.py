@@ -17,7 +17,7 @@ from crosscontext.contexts import ContextName
 from crosscontext.losses import info_nce, relation_cross_entropy
 from crosscontext.methods.contract import Outcome, Views
 from crosscontext.methods.momentum import MomentumMethod, MomentumSettings
-from crosscontext.relations import log_relation, relation, relation_entropy, similarities
+from crosscontext.relations import relate
 from crosscontext.schedules import Duration, Plan, warmup_fraction
 
 Pair = Literal["global->hyper", "hyper->global", "global->global", "hyper->hyper"]
@@ -105,56 +105,52 @@ class CGH(MomentumMethod):
         (weak,), (strong,), local = views["weak"], views["strong"], views.get("local", [])
         student = self.student(strong)  # context → (B, D)
         teacher = self.teacher(weak)
-        local_globals = (
-            self.student(torch.cat(local), only={"global"})["global"].chunk(len(local)) if local else ()
-        )
-
         slots = {name: self.memory.slots(name) for name in self.context_names}
-        seen = {name: [similarities(student[name], slots[name])] for name in self.context_names}
-        if "global" in seen:
-            seen["global"] += [similarities(embedding, slots["global"]) for embedding in local_globals]
-        targets = {
-            name: relation(
-                self._centred(similarities(teacher[name], slots[name]), name), self.teacher_temperature[name]
+        taught = {name: [rows] for name, rows in student.items()}
+        if local:
+            taught["global"] += self.student(torch.cat(local), only={"global"})["global"].chunk(len(local))
+
+        terms, entropies = {}, {}
+        for source, target in self.pairs:
+            relation = relate(
+                teacher[source],
+                slots[source],
+                slots[target],
+                self.teacher_temperature[source],
+                self._centre(source),
             )
-            for name in dict.fromkeys(source for source, _ in self.pairs)
-        }
-        terms = {
-            f"{target}_from_{source}": torch.stack(
-                [
-                    relation_cross_entropy(targets[source], log_relation(s, self.student_temperature[target]))
-                    for s in seen[target]
-                ]
-            ).mean()
-            for source, target in self.pairs
-        }
+            costs = [
+                relation_cross_entropy(relation, rows, slots[target], self.student_temperature[target])
+                for rows in taught[target]
+            ]
+            terms[f"loss_{target}_from_{source}"] = torch.stack(costs).mean()
+            entropies[f"relation_entropy_{source}"] = relation.entropy
         loss = torch.stack(list(terms.values())).mean()
 
         related = min(warmup_fraction(step, self.warmup_steps), 1 - self.settings.contrast_kept)
         if related < 1:
             contrasts = [
-                info_nce(student[name], teacher[name], seen[name][0], self.settings.temperature_contrast)
+                info_nce(student[name], teacher[name], slots[name], self.settings.temperature_contrast)
                 for name in self.context_names
             ]
-            terms["contrast"] = torch.stack(contrasts).sum()
-            loss = related * loss + (1 - related) * terms["contrast"]
+            terms["loss_contrast"] = torch.stack(contrasts).sum()
+            loss = related * loss + (1 - related) * terms["loss_contrast"]
 
-        measurements = {f"loss_{name}": term.detach() for name, term in terms.items()}
-        for name, probabilities in targets.items():
-            measurements[f"relation_entropy_{name}"] = relation_entropy(probabilities)
-        return Outcome(loss, measurements, keys=teacher)
+        measurements = {name: term.detach() for name, term in terms.items()}
+        return Outcome(loss, measurements | entropies, keys=teacher)
 
-    def _centred(self, similarity: Float[Tensor, "B K"], context: str) -> Float[Tensor, "B K"]:
+    def _centre(self, context: str) -> Float[Tensor, " K"] | None:
         if self.settings.centring == "none":
-            return similarity
-        return similarity - self.get_buffer(f"centre_{context}")[: similarity.shape[1]]
+            return None
+        return self.get_buffer(f"centre_{context}")[: self.memory.filled]
 
     @torch.no_grad()
     def after_step(self, outcome: Outcome) -> None:
         """Centres see the memory of this step, then the memory advances, then the teacher moves."""
         if self.settings.centring != "none":
             for name, keys in outcome.keys.items():
-                similarity = similarities(keys, self.memory.slots(name))
-                seen = similarity.mean(0) if self.settings.centring == "mean" else similarity.sum(0)
+                slots = self.memory.slots(name)
+                reduce = torch.mean if self.settings.centring == "mean" else torch.sum
+                seen = slots @ reduce(keys, dim=0, dtype=slots.dtype)  # of the similarities keys @ slots.T
                 self.get_buffer(f"centre_{name}")[: len(seen)].lerp_(seen, 1 - _CENTRE_DECAY)
         super().after_step(outcome)

@@ -12,7 +12,6 @@ from crosscontext.backbones.contract import Backbone
 from crosscontext.losses import info_nce
 from crosscontext.methods.contract import Outcome, Views
 from crosscontext.methods.momentum import MomentumMethod, MomentumSettings
-from crosscontext.relations import similarities
 from crosscontext.schedules import Plan
 
 
@@ -41,6 +40,5 @@ class MoCo(MomentumMethod):
         """Compute InfoNCE between two strong views."""
         query_view, key_view = views["strong"]
         query, keys = self.student(query_view)["global"], self.teacher(key_view)
-        negatives = similarities(query, self.memory.slots("global"))
-        loss = info_nce(query, keys["global"], negatives, self.temperature)
+        loss = info_nce(query, keys["global"], self.memory.slots("global"), self.temperature)
         return Outcome(loss, {"loss_contrast": loss.detach()}, keys)

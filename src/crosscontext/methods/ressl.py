@@ -13,7 +13,7 @@ from crosscontext.backbones.contract import Backbone
 from crosscontext.losses import relation_cross_entropy
 from crosscontext.methods.contract import Outcome, Views
 from crosscontext.methods.momentum import MomentumMethod, MomentumSettings
-from crosscontext.relations import log_relation, relation, relation_entropy, similarities
+from crosscontext.relations import relate
 from crosscontext.schedules import Plan
 
 
@@ -48,19 +48,16 @@ class ReSSL(MomentumMethod):
         """Compute the cross-entropy between the relations of a weak view and of every other view."""
         (weak,), strong, local = views["weak"], views["strong"], views.get("local", [])
         keys, slots = self.teacher(weak), self.memory.slots("global")
-        target = relation(similarities(keys["global"], slots), self.settings.temperature_teacher)
+        target = relate(keys["global"], slots, slots, self.settings.temperature_teacher)
         losses = [
             relation_cross_entropy(
-                target,
-                log_relation(
-                    similarities(self.student(view)["global"], slots), self.settings.temperature_student
-                ),
+                target, self.student(view)["global"], slots, self.settings.temperature_student
             )
             for view in [*strong, *local]
         ]
         loss = torch.stack(losses).mean()
         measurements = {
             "loss_global_from_global": loss.detach(),
-            "relation_entropy_global": relation_entropy(target),
+            "relation_entropy_global": target.entropy,
         }
         return Outcome(loss, measurements, keys)
