@@ -6,10 +6,19 @@ import pytest
 import torch
 from PIL import Image
 
-from crosscontext.datasets.contract import Dataset
+from crosscontext.datasets.contract import Dataset, Reduction
+from crosscontext.datasets.decoding import decode_pixels
 from crosscontext.errors import DataError, ImageError
 from crosscontext.loading import Batch, Loader
-from crosscontext.views import ViewsSettings, draw_view, finish_views, resolve
+from crosscontext.views import (
+    ViewsSettings,
+    crop_boxes,
+    cut,
+    draw_view,
+    finish_views,
+    geometry_draws,
+    resolve,
+)
 
 NUM_IMAGES, BATCH, SIZE = 43, 8, 16
 COUNTS = {"weak": 1, "strong": 1, "local": 2}
@@ -116,6 +125,30 @@ def test_a_view_of_a_batch_can_be_drawn_again_alone(folder: Path, step: int) -> 
             Files(folder), int(batch.indices[5]), SETTINGS, SIZE, (name, copy), (4, batch.epoch)
         )
         torch.testing.assert_close(views[name][copy][5], alone, atol=1e-5, rtol=0)
+
+
+def test_a_large_jpeg_is_decoded_no_larger_than_its_crops_need(tmp_path: Path) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((800, 600), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg", quality=95)
+    decoded: list[tuple[int, ...]] = []
+
+    class Recorded(Files):
+        def pixels(self, index: int, reduction: Reduction | None = None) -> np.ndarray:
+            decoded.append((pixels := decode_pixels(self._paths[index], "a.jpg", reduction)).shape)
+            return pixels
+
+    settings = resolve(ViewsSettings(), 64)
+    draws = [geometry_draws(0, epoch, np.array([0]), "strong", 0) for epoch in range(40)]
+    sides = [crop_boxes(row, np.array([[800, 600]]), settings.strong)[0, 2:].min() for row in draws]
+    batches = list(
+        Loader(Recorded(tmp_path), settings, {"strong": 1}, 64, 1, seed=0, workers=0).batches(0, 40)
+    )
+    factors = [600 // shape[0] for shape in decoded]
+    assert factors == [max(f for f in (1, 2, 4, 8) if side / f >= 64) for side in sides]
+    assert set(factors) >= {4, 8}
+    whole = cut([decode_pixels(tmp_path / "a.jpg", "a.jpg")], draws[-1], settings.strong, 64)
+    difference = np.abs(whole[0].astype(int) - batches[-1].crops["strong"][0][0].numpy())
+    assert difference.mean() < 6
 
 
 @pytest.mark.parametrize("workers", [0, 3])

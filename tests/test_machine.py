@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crosscontext.errors import SettingsError
-from crosscontext.machine import choose_device, describe_machine
+from crosscontext.machine import choose_device, describe_machine, settle_compile, settle_precision
 
 
 def test_auto_is_a_device_that_is_there() -> None:
@@ -43,3 +43,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
             int(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
         )
     assert grown[1] < grown[0] / 100  # page faults
+
+
+def test_what_is_said_about_precision_and_compiling_is_kept() -> None:
+    cpu = torch.device("cpu")
+    assert settle_precision("bfloat16", cpu) == "bfloat16"
+    assert settle_precision("auto", cpu) in ("bfloat16", "float32")
+    assert settle_compile(True, cpu, 1)
+    assert not settle_compile("auto", cpu, 10**6)
+    assert settle_compile("auto", torch.device("cuda"), 2000)
+    assert not settle_compile("auto", torch.device("cuda"), 1999)
+    assert not settle_compile(False, torch.device("cuda"), 10**6)

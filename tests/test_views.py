@@ -1,5 +1,4 @@
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +25,6 @@ from crosscontext.views import (
     photometry,
     photometry_draws,
     resolve,
-    views_picture,
 )
 
 IMAGES = np.arange(3000)
@@ -188,14 +186,3 @@ def test_what_was_said_is_not_resolved_away() -> None:
 def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         ViewSettings.model_validate(wrong)
-
-
-def test_the_contact_sheet_has_a_row_an_image_and_a_column_a_view(tmp_path: Path) -> None:
-    path = tmp_path / "views.png"
-    views_picture(PHOTOS, ViewsSettings(), {"weak": 1, "strong": 1, "local": 2}, 100, 3, 0, path)
-    with Image.open(path) as sheet:
-        assert sheet.size == (8 + 5 * 108, 20 + 3 * 108)
-        pixels = np.asarray(sheet)
-    local = pixels[20:120, 8 + 3 * 108 : 108 + 3 * 108]
-    assert (local[40:, :] == 255).all()  # 40 pixels wide, at the scale of the others
-    assert (local[:40, :40] != 255).any(axis=2).mean() > 0.9

@@ -139,6 +139,11 @@ def hypercolumn(maps: Sequence[Tensor]) -> Float[Tensor, "B C h w"]:
     return torch.cat(same_grid, dim=1)
 
 
+def unit_rows(rows: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    """Divide each row by its L2 norm, in float32 at least: similarities differ in their third digit."""
+    return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
+
+
 class ContextNetwork(nn.Module):
     """A backbone with a head for each context: what student and teacher are made of."""
 
@@ -161,7 +166,5 @@ class ContextNetwork(nn.Module):
         """
         maps = self.backbone(images)
         return {
-            name: F.normalize(head(maps), dim=1)
-            for name, head in self.heads.items()
-            if only is None or name in only
+            name: unit_rows(head(maps)) for name, head in self.heads.items() if only is None or name in only
         }

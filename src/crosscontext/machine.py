@@ -12,8 +12,10 @@ from crosscontext.errors import SettingsError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _LARGEST_INT = 2**31 - 1
+_LONG_RUN = 2000  # steps
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def choose_device(device: Device) -> torch.device:
@@ -31,6 +33,31 @@ def choose_device(device: Device) -> torch.device:
             f"device is {device!r}, but this machine offers {usable} to PyTorch. Choose one of these."
         )
     return torch.device(device)
+
+
+def settle_precision(precision: Precision, device: torch.device) -> Precision:
+    """Settle "auto": bfloat16 where the device multiplies it faster, else float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return "bfloat16" if device.type == "cpu" and has_tiles() else "float32"
+
+
+def settle_compile(compile: bool | Literal["auto"], device: torch.device, steps: int | float | None) -> bool:
+    """Settle "auto": on GPUs, in runs long enough to pay for the minutes that compiling takes.
+
+    On CPUs the networks gained nothing from it, and it needs a C++ compiler.
+
+    Args:
+        compile: as set.
+        device: of the run.
+        steps: of the run; None where they are not known yet, but minutes.
+    """
+    if compile != "auto":
+        return compile
+    return device.type == "cuda" and (steps or _LONG_RUN) >= _LONG_RUN
 
 
 def keep_memory() -> None:

@@ -40,7 +40,8 @@ class OptimizerSettings(Settings):
             {"params": matrices, "weight_decay": self.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
         ]
-        return SGD([g for g in groups if g["params"]], lr=self.learning_rate, momentum=self.momentum)
+        chosen = [group for group in groups if group["params"]]
+        return SGD(chosen, lr=self.learning_rate, momentum=self.momentum, foreach=True)
 
     def learning_rate_at(self, step: int, plan: Plan) -> float:
         """The learning rate of one step."""

@@ -11,7 +11,7 @@ from crosscontext.backbones import BackboneSettings, ResNetSettings
 from crosscontext.datasets import DatasetSettings
 from crosscontext.datasets.contract import Dataset
 from crosscontext.errors import DataError, ImageError, SettingsError
-from crosscontext.machine import Device
+from crosscontext.machine import Device, Precision, choose_device, settle_compile, settle_precision
 from crosscontext.methods import CGHSettings, MethodSettings
 from crosscontext.monitor import MonitorSettings
 from crosscontext.optimizers import OptimizerSettings
@@ -86,6 +86,13 @@ class PretrainSettings(Settings):
     device: Device = "auto"
     """Where to train; auto: the first GPU, else the CPU."""
 
+    precision: Precision = "auto"
+    """Of the networks; weights, relations and losses stay in float32. auto: bfloat16 where the device is
+    made for it (GPUs since Ampere, CPUs with AMX)."""
+
+    compile: Literal["auto"] | bool = "auto"
+    """Compile the networks with torch.compile; auto: on GPUs, in runs of at least 2000 steps."""
+
     threads: int | None = Field(None, ge=1)
     """CPU threads of the mathematics; by default all cores."""
 
@@ -121,13 +128,17 @@ def settle(settings: PretrainSettings, dataset: Dataset, say: Callable[[str], No
             f"Set --batch-size to at most {num_images}, or add images."
         )
     image_size = auto_image_size(dataset) if settings.image_size == "auto" else settings.image_size
+    device = choose_device(settings.device)
+    budget = budget_in_steps(settings, num_images)
     settled = settings.model_copy(
         update={
             "image_size": image_size,
             "backbone": settings.backbone.resolve(image_size),
             "method": settings.method.resolve(num_images),
             "views": resolve_views(settings.views, image_size),
-            **budget_in_steps(settings, num_images),
+            "precision": settle_precision(settings.precision, device),
+            "compile": settle_compile(settings.compile, device, budget["steps"]),
+            **budget,
         }
     )
     after = dict(_leaves(settled.model_dump(mode="json")))

@@ -7,15 +7,13 @@ import json
 import time
 
 import torch
-from torch import Tensor
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from crosscontext.checkpoints import load_checkpoint, save_checkpoint
 from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.held import hold
 from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encoder
-from crosscontext.errors import NonFiniteError, StoppedEarlyError
+from crosscontext.errors import StoppedEarlyError
 from crosscontext.interruption import Interruption
 from crosscontext.loading import Batch, Loader
 from crosscontext.machine import choose_device, describe_machine, keep_memory
@@ -25,16 +23,12 @@ from crosscontext.planning import PretrainSettings, settle
 from crosscontext.run_folder import RunFolder, write_atomically
 from crosscontext.schedules import Plan
 from crosscontext.settings import dump_yaml
-from crosscontext.shapes import Float
+from crosscontext.stepping import Stepper
 from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
 from crosscontext.views import finish_views
 
 __all__ = ["PretrainSettings", "pretrain"]
 
-_REMEDY = (
-    "The last good checkpoint is kept. Lower optimizer.learning_rate or lengthen optimizer.warmup, "
-    "and start again."
-)
 _REHEARSED_STEPS, _UNTIMED_STEPS = 12, 4
 
 
@@ -111,13 +105,14 @@ def train(
         for duration in (settings.log_every, settings.monitor.every, settings.checkpoint_every)
     )
     progress.start(plan.total_steps, step)
+    stepper = Stepper(settings, plan, method, optimizer)
     watch = Stopwatch()
 
     with Interruption() as interruption:
         for batch in loader.batches(step, stop):
             watch.data_arrived()
             views = finish(batch, settings, device)
-            outcome, gradient_norm = training_step(settings, plan, method, optimizer, views, step)
+            outcome = stepper.step(views, step)
             step += 1
             watch.step_done(settings.batch_size)
 
@@ -125,15 +120,14 @@ def train(
             scalars: dict[str, float] = {}
             if step % log_every == 0 or end:
                 scalars |= scalars_of(outcome) | watch.read()
-                scalars |= {
-                    "train/lr": optimizer.param_groups[0]["lr"],
-                    "train/gradient_norm": gradient_norm.item(),
-                }
+                scalars["train/lr"] = optimizer.param_groups[0]["lr"]
                 write_skipped(folder, loader)
             monitored = step % monitor_every == 0 or step == plan.total_steps
             saved = step % checkpoint_every == 0 or end
+            if scalars or monitored or saved:
+                stepper.check()
             if monitored or saved:
-                check_weights(method, step)
+                stepper.check_weights(step)
             if monitored:
                 scalars |= monitor.measure(current_encoder(method, settings, step))
             if scalars:
@@ -155,30 +149,6 @@ def train(
         progress.say(f"{len(loader.skipped)} unreadable images were replaced; {folder.skipped} names them")
 
 
-def training_step(
-    settings: PretrainSettings, plan: Plan, method: Method, optimizer: Optimizer, views: Views, step: int
-) -> tuple[Outcome, Float[Tensor, ""]]:
-    """Do step number `step`: views → loss → gradients → weights, teacher and memory.
-
-    Returns:
-        What the method gave, and the L2 norm of the gradient.
-
-    Raises:
-        NonFiniteError: loss or gradient is not a number; the weights are untouched.
-    """
-    torch.manual_seed((settings.seed << 32) + step)  # for backbones that draw, as dropout does
-    for group in optimizer.param_groups:
-        group["lr"] = settings.optimizer.learning_rate_at(step, plan)
-    outcome: Outcome = method(views, step)
-    optimizer.zero_grad()
-    outcome.loss.backward()
-    gradient_norm = gradient_norm_of(method)
-    check_finite(outcome, gradient_norm, step)
-    optimizer.step()
-    method.after_step(outcome)
-    return outcome, gradient_norm
-
-
 def finish(batch: Batch, settings: PretrainSettings, device: torch.device) -> Views:
     """Send the crops of a batch to the device, and do the photometry there."""
     crops = {
@@ -187,44 +157,12 @@ def finish(batch: Batch, settings: PretrainSettings, device: torch.device) -> Vi
     return finish_views(crops, batch.indices, settings.views, settings.seed, batch.epoch)
 
 
-def gradient_norm_of(method: Method) -> Float[Tensor, ""]:
-    """Compute the L2 norm of the gradient of all trained parameters."""
-    return get_total_norm([p.grad for p in method.student.parameters() if p.grad is not None])
-
-
-def check_finite(outcome: Outcome, gradient_norm: Float[Tensor, ""], step: int) -> None:
-    """Stop before a loss or a gradient that is not a number reaches the weights.
-
-    Raises:
-        NonFiniteError: naming the step and the terms.
-    """
-    if torch.isfinite(outcome.loss + gradient_norm):
-        return
-    scalars = {"loss": outcome.loss, **outcome.measurements, "gradient": gradient_norm}
-    wrong = [f"{name} {value.item()}" for name, value in scalars.items() if not torch.isfinite(value)]
-    raise NonFiniteError(f"At step {step} these are not finite: {', '.join(wrong)}. {_REMEDY}")
-
-
-def check_weights(method: Method, step: int) -> None:
-    """Stop before weights or statistics that are not numbers are measured or saved.
-
-    Raises:
-        NonFiniteError: naming the step and the first tensors.
-    """
-    wrong = [
-        name
-        for name, value in method.state_dict().items()
-        if isinstance(value, Tensor) and not torch.isfinite(value).all()
-    ]
-    if wrong:
-        raise NonFiniteError(f"After step {step} these are not finite: {', '.join(wrong[:5])}. {_REMEDY}")
-
-
 def scalars_of(outcome: Outcome) -> dict[str, float]:
     """Name the measurements of a step as they are logged."""
     scalars = {"train/loss": outcome.loss.item()}
     for name, value in outcome.measurements.items():
-        scalars[f"train/{name}" if name.startswith("loss_") else f"health/{name}"] = value.item()
+        of_training = name.startswith(("loss_", "gradient_"))
+        scalars[f"train/{name}" if of_training else f"health/{name}"] = value.item()
     return scalars
 
 
@@ -265,11 +203,12 @@ def rehearse(
     method = build_method(settings, plan, device)
     optimizer = settings.optimizer.build(method.student)
     loader = make_loader(settings, dataset, method)
+    stepper = Stepper(settings, plan, method, optimizer)
     moments: list[float] = []
     for step, batch in enumerate(loader.batches(0, _REHEARSED_STEPS)):
         views = finish(batch, settings, device)
-        outcome, _ = training_step(settings, plan, method, optimizer, views, step)
-        outcome.loss.item()  # waits for the device
+        stepper.step(views, step)
+        stepper.check()  # waits for the device
         moments.append(time.perf_counter())
     seconds = (moments[-1] - moments[_UNTIMED_STEPS]) / (_REHEARSED_STEPS - 1 - _UNTIMED_STEPS)
     steps = max(round(settings.minutes * 60 / seconds), 1)

@@ -3,15 +3,22 @@
 dataset + views → **preview** → one image file
 """
 
+import math
 from pathlib import Path
 from typing import Annotated
 
+import torch
+from PIL import Image, ImageDraw, ImageOps
 from pydantic import Field
+from torch import Tensor
 
-from crosscontext.datasets import DatasetSettings
+from crosscontext.datasets import Dataset, DatasetSettings
+from crosscontext.randomness import permutation
 from crosscontext.settings import Settings
-from crosscontext.views import ViewsSettings, views_picture
+from crosscontext.shapes import Float
+from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD, ViewsSettings, draw_view, resolve
 
+_CELL = 96  # smallest side of a cell of the contact sheet, in pixels
 _COUNTS = {"weak": 1, "strong": 2, "local": 2}
 
 
@@ -57,3 +64,49 @@ def preview(settings: PreviewSettings) -> Path:
         settings.out,
     )
     return settings.out
+
+
+def views_picture(
+    dataset: Dataset,
+    settings: ViewsSettings,
+    counts: dict[str, int],
+    image_size: int,
+    num_images: int,
+    seed: int,
+    path: Path,
+) -> None:
+    """Write a contact sheet: one row an image, the original on the left, then its views of epoch 0.
+
+    Args:
+        dataset: of the images; those that epoch 0 shows first are taken.
+        settings: of the views.
+        counts: copies of each named view.
+        image_size: side of the weak and strong views, in pixels.
+        num_images: rows; no more than the data set has are drawn.
+        seed: of the run whose views these are.
+        path: of the PNG file.
+    """
+    settings = resolve(settings, image_size)
+    views = [(name, copy) for name, number in counts.items() for copy in range(number)]
+    images = permutation(seed, 0, len(dataset.names))[:num_images].tolist()
+    zoom = max(1, math.ceil(_CELL / image_size))  # small views are shown with their pixels enlarged
+    cell, gap, head = zoom * image_size, 8, 20
+    sheet = Image.new(
+        "RGB", ((cell + gap) * (1 + len(views)) + gap, head + (cell + gap) * len(images)), "white"
+    )
+    pen = ImageDraw.Draw(sheet)
+    for column, heading in enumerate(["image", *(f"{name} {copy + 1}" for name, copy in views)]):
+        pen.text((gap + column * (cell + gap), 4), heading, fill="black")
+    for row, index in enumerate(images):
+        pictures = [ImageOps.contain(dataset.image(index), (cell, cell))]
+        for view in views:
+            drawn = _as_picture(draw_view(dataset, index, settings, image_size, view, (seed, 0)))
+            pictures.append(drawn.resize((drawn.width * zoom, drawn.height * zoom), Image.Resampling.NEAREST))
+        for column, picture in enumerate(pictures):
+            sheet.paste(picture, (gap + column * (cell + gap), head + row * (cell + gap)))
+    sheet.save(path, format="PNG")
+
+
+def _as_picture(view: Float[Tensor, "3 S S"]) -> Image.Image:
+    pixels = view.permute(1, 2, 0) * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
+    return Image.fromarray(pixels.mul(255).round().to(torch.uint8).numpy())

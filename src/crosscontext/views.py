@@ -4,15 +4,12 @@ data set → **views** → batches → backbones. Geometry is applied to each im
 the batch on the device; both are functions of draws keyed by (seed, epoch, image, view).
 """
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float64, Int64
-from PIL import Image, ImageDraw, ImageOps
 from pydantic import AfterValidator, Field, PositiveFloat
 from torch import Tensor
 
@@ -25,7 +22,7 @@ from crosscontext.photometry import (
     retouch,
     retouching,
 )
-from crosscontext.randomness import permutation, uniforms
+from crosscontext.randomness import uniforms
 from crosscontext.resampling import crop
 from crosscontext.settings import Settings
 from crosscontext.shapes import Float, UInt8
@@ -44,7 +41,6 @@ Share = Annotated[float, Field(gt=0, le=1)]
 _ATTEMPTS = 10  # of RandomResizedCrop, before it takes the middle
 _FLIP, _TOP, _LEFT, _AREAS, _RATIOS = 0, 1, 2, slice(3, 3 + _ATTEMPTS), slice(3 + _ATTEMPTS, None)
 _NUM_GEOMETRY_DRAWS = 3 + 2 * _ATTEMPTS
-_CELL = 96  # smallest side of a cell of the contact sheet, in pixels
 _COPIES = 1024  # numbers kept free for the copies of one named view
 _CACHED_VALUES = 2**20  # that photometry on the CPU works on at once: they stay in the cache
 _BLUR_FROM = 64  # pixels; the recipes for CIFAR leave the blur out
@@ -257,49 +253,3 @@ def draw_view(
     draws = geometry_draws(*key, images, *view)
     crops = cut([dataset.pixels(index)], draws, chosen, side_of(settings, name, image_size))
     return photometry(torch.from_numpy(crops), photometry_draws(*key, images, *view), chosen)[0]
-
-
-def views_picture(
-    dataset: Dataset,
-    settings: ViewsSettings,
-    counts: dict[str, int],
-    image_size: int,
-    num_images: int,
-    seed: int,
-    path: Path,
-) -> None:
-    """Write a contact sheet: one row an image, the original on the left, then its views of epoch 0.
-
-    Args:
-        dataset: of the images; those that epoch 0 shows first are taken.
-        settings: of the views.
-        counts: copies of each named view.
-        image_size: side of the weak and strong views, in pixels.
-        num_images: rows; no more than the data set has are drawn.
-        seed: of the run whose views these are.
-        path: of the PNG file.
-    """
-    settings = resolve(settings, image_size)
-    views = [(name, copy) for name, number in counts.items() for copy in range(number)]
-    images = permutation(seed, 0, len(dataset.names))[:num_images].tolist()
-    zoom = max(1, math.ceil(_CELL / image_size))  # small views are shown with their pixels enlarged
-    cell, gap, head = zoom * image_size, 8, 20
-    sheet = Image.new(
-        "RGB", ((cell + gap) * (1 + len(views)) + gap, head + (cell + gap) * len(images)), "white"
-    )
-    pen = ImageDraw.Draw(sheet)
-    for column, heading in enumerate(["image", *(f"{name} {copy + 1}" for name, copy in views)]):
-        pen.text((gap + column * (cell + gap), 4), heading, fill="black")
-    for row, index in enumerate(images):
-        pictures = [ImageOps.contain(dataset.image(index), (cell, cell))]
-        for view in views:
-            drawn = _as_picture(draw_view(dataset, index, settings, image_size, view, (seed, 0)))
-            pictures.append(drawn.resize((drawn.width * zoom, drawn.height * zoom), Image.Resampling.NEAREST))
-        for column, picture in enumerate(pictures):
-            sheet.paste(picture, (gap + column * (cell + gap), head + row * (cell + gap)))
-    sheet.save(path, format="PNG")
-
-
-def _as_picture(view: Float[Tensor, "3 S S"]) -> Image.Image:
-    pixels = view.permute(1, 2, 0) * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
-    return Image.fromarray(pixels.mul(255).round().to(torch.uint8).numpy())

@@ -38,6 +38,11 @@ class Method(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def networks(self) -> list[nn.Module]:
+        """Those that embed views: what compilation is worth for."""
+
+    @property
+    @abstractmethod
     def encoder(self) -> Backbone:
         """What survives pretraining."""
 

@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from typing import TypeVar
 
+from torch import nn
+
 from crosscontext.backbones.contract import Backbone
 from crosscontext.contexts import ContextName, ContextNetwork, ContextSettings
 from crosscontext.memory import MemorySettings
@@ -54,6 +56,11 @@ class MomentumMethod(Method):
         self.student = settings.contexts.build(backbone, names)
         self.teacher = Teacher(self.student, settings.momentum)
         self.memory = settings.memory.build(settings.contexts.widths(names))
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Student and teacher."""
+        return [self.student, self.teacher.network]
 
     @property
     def encoder(self) -> Backbone:
