@@ -13,7 +13,7 @@ from typing import Literal, TypedDict
 
 from bench.harness import Row, alternate, compare, fresh, require, spread_note
 from bench.images import SmallSet, small_images, small_set
-from bench.step import BATCH, SIZE, network, our_settings
+from bench.step import BATCH, SIZE, convolution_gigaflops, flops_per_image, network, our_settings
 from crosscontext.pretraining import pretrain
 from crosscontext.tracking import Silence, read_metrics
 
@@ -43,15 +43,18 @@ def measure(short: bool) -> list[Row]:
     """Compare CGH with lightly's MoCo; the short form leaves out the full width, whose data cost little."""
     require("lightly")
     sizes = ((0.25, 8),) if short else ((0.25, 40), (1.0, 8))
+    gigaflops = fresh(convolution_gigaflops)
     memories: tuple[tuple[str, Mapping[str, str]], ...] = (("own memory", {}), ("kept memory", KEPT_MEMORY))
     return [
-        _row(width, steps, memory, environment, short)
+        _row(width, steps, memory, environment, short, gigaflops)
         for width, steps in sizes
         for memory, environment in memories
     ]
 
 
-def _row(width: float, steps: int, memory: str, environment: Mapping[str, str], short: bool) -> Row:
+def _row(
+    width: float, steps: int, memory: str, environment: Mapping[str, str], short: bool, gigaflops: float
+) -> Row:
     data: SmallSet = "shapes" if short else small_set()  # shapes are ready sooner
     waits: dict[Tool, list[float]] = {"ours": [], "lightly": []}
 
@@ -75,7 +78,8 @@ def _row(width: float, steps: int, memory: str, environment: Mapping[str, str], 
         BATCH / timings["lightly"].seconds,
         "lightly",
         COMMAND,
-        note=f"{spread_note(*timings.values())}; waiting for data {waiting} of the time",
+        gigaflops * 1e9 / flops_per_image(our_settings("cgh", width)),
+        f"{spread_note(*timings.values())}; waiting for data {waiting} of the time",
     )
 
 
