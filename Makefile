@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 # OPTIONS="--steps 60" makes a short demo
 
-.PHONY: demo test test-fast check format clean
+.PHONY: bench demo test test-fast check format clean
 
 demo: $(VENV)/installed
 	$(BIN)/crosscontext pretrain demo --out $(DEMO) --overwrite $(OPTIONS)
@@ -17,6 +17,9 @@ test: check
 
 test-fast: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow"
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m bench --short
 
 check: $(VENV)/installed
 	$(BIN)/ruff format --check
@@ -34,4 +37,8 @@ clean:
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	touch $@
