@@ -10,7 +10,16 @@ from bench.harness import CannotMeasureError, describe, write_results
 from bench.table import write_table
 from crosscontext.errors import CrossContextError, DataError
 
-BENCHMARKS = ("views", "photographs", "step", "loop", "probe", "scaling", "time_to_accuracy")
+BENCHMARKS = (
+    "views",
+    "photographs",
+    "step",
+    "loop",
+    "relations",
+    "probe",
+    "scaling",
+    "time_to_accuracy",
+)
 WITHOUT_SHORT_FORM = ("time_to_accuracy",)
 EXIT_FAILED, EXIT_CANNOT_MEASURE = 1, 3
 

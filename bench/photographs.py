@@ -15,6 +15,7 @@ from bench.harness import CannotMeasureError, Row, alternate, clocked, compare, 
 from bench.images import photographs
 from bench.views import our_epochs
 from crosscontext.datasets.subset import Subset
+from crosscontext.machine import keep_memory
 
 SIZE, BATCH, WORKERS = 224, 50, 2
 COMMAND = "python -m bench photographs"
@@ -35,6 +36,7 @@ Read = TypeVar("Read")
 def measure(short: bool) -> list[Row]:
     """Compare with torchvision's two kinds of transforms, and with lightly's."""
     require("lightly")
+    keep_memory()  # as `pretrain` does; the peers' processes inherit it
     from bench.peers import lightly_views, torchvision_tensor_view, torchvision_view
 
     folder = photographs()

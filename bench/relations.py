@@ -1,29 +1,24 @@
-"""The relation loss with and without the (B, K) matrix: seconds and memory of forward and backward.
+"""The relation loss with and without the (B, K) matrix: time and memory of forward and backward.
 
-Run: python bench/relations.py [--short]. Relations of the published size (batch 256, width 512, teacher and
-student in different contexts) to 4096 … 131 072 slots; two minutes on an idle computer, seconds with --short.
-
-seconds: median over rounds in which both take turns, in one process. megabytes: what the peak of resident
-memory (VmHWM, of Linux) grows by in a process of its own, after inputs are made and a small loss has warmed
-up the libraries; so the slots themselves are not counted.
+Relations of the published size (batch 256, width 512, teacher and student in different contexts) to 4096 …
+131 072 slots. Memory is what the peak of resident memory (VmHWM, of Linux) grows by in a process of its own,
+after inputs are made and a small loss has warmed up the libraries; so the slots themselves are not counted.
 """
 
-import json
-import multiprocessing
-import statistics
-import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from bench.harness import Row, alternate, clocked, compare, fresh, spread_note
 from crosscontext.losses import relation_cross_entropy
-from crosscontext.machine import describe_machine
+from crosscontext.machine import keep_memory
 from crosscontext.relations import relate
 
 BATCH, WIDTH, TEACHER_TEMPERATURE, STUDENT_TEMPERATURE = 256, 512, 0.04, 0.08
+COMMAND = "python -m bench relations"
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -61,19 +56,6 @@ def step(loss: Loss, given: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
     loss(*given)[0].backward()
 
 
-def seconds(num_slots: int, rounds: int) -> dict[str, float]:
-    """Median time of each, in turns."""
-    given = inputs(num_slots)
-    times: dict[str, list[float]] = {name: [] for name in LOSSES}
-    for turn in range(rounds + 1):
-        for name, loss in LOSSES.items():
-            start = time.perf_counter()
-            step(loss, given)
-            if turn:  # the first one warms up
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(each) for name, each in times.items()}
-
-
 def peak_kilobytes() -> int:
     """Largest resident memory of this process so far."""
     status = Path("/proc/self/status").read_text()
@@ -89,31 +71,22 @@ def growth(name: str, num_slots: int) -> float:
     return (peak_kilobytes() - before) / 1024
 
 
-def measure(short: bool) -> list[dict[str, object]]:
-    """One record a size of the memory."""
-    records: list[dict[str, object]] = []
-    for num_slots in (4096, 16_384) if short else (4096, 16_384, 65_536, 131_072):
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            megabytes = {name: pool.apply(growth, (name, num_slots)) for name in LOSSES}
-        times = seconds(num_slots, rounds=3 if short else 7)
-        records.append(
-            {
-                "batch": BATCH,
-                "width": WIDTH,
-                "slots": num_slots,
-                "seconds": {name: round(value, 4) for name, value in times.items()},
-                "seconds_streamed_over_plain": round(times["streamed"] / times["plain"], 3),
-                "megabytes": {name: round(value, 1) for name, value in megabytes.items()},
-            }
-        )
-    return records
-
-
-def main() -> None:
-    """Print the records, with the machine, as JSON."""
-    machine = describe_machine(torch.device("cpu")) | {"threads": torch.get_num_threads()}
-    print(json.dumps({"relations": measure("--short" in sys.argv), **machine}, indent=1))
-
-
-if __name__ == "__main__":
-    main()
+def measure(short: bool) -> list[Row]:
+    """Two rows a size of the memory."""
+    keep_memory()  # as `pretrain` does
+    rows = []
+    for num_slots in (4096, 131_072) if short else (4096, 16_384, 65_536, 131_072):
+        given = inputs(num_slots)
+        works = {name: clocked(partial(step, loss, given)) for name, loss in LOSSES.items()}
+        timings = alternate(works, rounds=3 if short else 9, warmup=1)
+        peaks = {name: fresh(growth, name=name, num_slots=num_slots) for name in LOSSES}
+        claim = f"relation loss, batch {BATCH}, width {WIDTH}, K = {num_slots}"
+        seconds = {name: 1000 * timing.seconds for name, timing in timings.items()}
+        spread = spread_note(*(timings[name] for name in ("streamed", "plain")))
+        rows += [
+            compare(
+                f"{claim}: time", "ms", seconds["streamed"], seconds["plain"], "plain", COMMAND, note=spread
+            ),
+            compare(f"{claim}: memory", "MB", peaks["streamed"], peaks["plain"], "plain", COMMAND),
+        ]
+    return rows

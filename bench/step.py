@@ -15,9 +15,11 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.harness import Row, alternate, clocked, compare, fresh, require, spread_note
+from crosscontext.machine import keep_memory
 from crosscontext.planning import PretrainSettings
-from crosscontext.pretraining import build_method, training_step
+from crosscontext.pretraining import build_method
 from crosscontext.schedules import Plan
+from crosscontext.stepping import Stepper
 
 BATCH, SIZE, SLOTS = 128, 32, 4096
 COMMAND = "python -m bench step"
@@ -88,13 +90,15 @@ def our_step(settings: PretrainSettings) -> Callable[[int], object]:
     """Make a function that does training step number so and so, on views that are ready."""
     assert settings.steps is not None
     assert settings.image_size != "auto"
+    keep_memory()  # as `pretrain` does
     plan = Plan(50_000, settings.batch_size, settings.steps)
     method = build_method(settings, plan, torch.device("cpu"))
     optimizer = settings.optimizer.build(method.student)
     images = torch.randn(settings.batch_size, 3, settings.image_size, settings.image_size)
     images = images.contiguous(memory_format=torch.channels_last)
     views = {name: [images] * number for name, number in method.view_counts.items()}
-    return lambda step: training_step(settings, plan, method, optimizer, views, step)
+    stepper = Stepper(settings, plan, method, optimizer)
+    return lambda step: stepper.step(views, step)
 
 
 def _lightly_step(width: float) -> Callable[[int], object]:

@@ -10,6 +10,7 @@ from bench.harness import Row, alternate, clocked, compare, require, spread_note
 from bench.images import small_images, small_set
 from crosscontext.datasets import Dataset
 from crosscontext.loading import Loader
+from crosscontext.machine import keep_memory
 from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD, ViewsSettings, finish_views, resolve
 
 SIZE, BATCH, SEED = 32, 128, 0
@@ -21,6 +22,7 @@ def measure(short: bool) -> list[Row]:
     require("lightly")
     from bench.peers import lightly_views, torchvision_view
 
+    keep_memory()  # as `pretrain` does; here the peers have it too
     torch.set_num_threads(1)
     steps = 4 if short else 16
     data = small_set()
