@@ -116,6 +116,16 @@ def test_a_batch_has_the_copies_and_sizes_that_were_asked_for(folder: Path) -> N
     assert batch.crops["weak"][0].is_contiguous()
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_may_grow_with_the_step(folder: Path, workers: int) -> None:
+    growing = Loader(Files(folder), SETTINGS, COUNTS, lambda step: 8 + 4 * step, BATCH, 0, workers)
+    batches = list(growing.batches(0, 4))
+    assert [batch.crops["strong"][0].shape[-1] for batch in batches] == [8, 12, 16, 20]
+    assert {batch.crops["local"][1].shape[-1] for batch in batches} == {8}
+    (usual,) = loader_over(folder).batches(2, 3)
+    assert_same(batches[2:3], [usual])
+
+
 @pytest.mark.parametrize("step", [-1, 7])
 def test_a_view_of_a_batch_can_be_drawn_again_alone(folder: Path, step: int) -> None:
     (batch,) = loader_over(folder, seed=4).batches(step, step + 1)

@@ -38,6 +38,21 @@ def test_info_nce_is_the_loop_of_its_docstring(temperature: float) -> None:
     assert info_nce(STUDENT, TEACHER, SLOTS, temperature).item() == pytest.approx(loss, rel=1e-12)
 
 
+@pytest.mark.parametrize("own_share", [0.0, 0.3, 1.0])
+def test_with_a_slot_of_its_own_an_image_is_compared_with_one_more(own_share: float) -> None:
+    loss, temperature = 0.0, 0.1
+    for b in range(B):
+        target = [math.exp(OTHER_TEACHER[b] @ OTHER_SLOTS[k] / 0.04) for k in range(K)]
+        target = [own_share, *((1 - own_share) * t / sum(target) for t in target)]
+        prediction = [math.exp(STUDENT[b] @ slot / temperature) for slot in (TEACHER[b], *SLOTS)]
+        for k in range(1 + K):
+            loss -= target[k] * math.log(prediction[k] / sum(prediction)) / B
+    ours = relation_cross_entropy(target_of(), STUDENT, SLOTS, temperature, TEACHER, own_share)
+    assert ours.item() == pytest.approx(loss, rel=1e-12)
+    if own_share == 1:
+        assert ours.item() == pytest.approx(info_nce(STUDENT, TEACHER, SLOTS, temperature).item(), rel=1e-12)
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("num_slots", [1, 9, 3 * CHUNK + 5])
 @pytest.mark.parametrize("temperature", [0.01, 0.1])

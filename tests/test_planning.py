@@ -155,3 +155,12 @@ def test_a_set_without_a_readable_image_is_refused_with_a_cause(tmp_path: Path) 
 def test_values_out_of_range_are_refused(values: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         settings_with(**values)
+
+
+def test_views_grow_in_parts_of_equal_length() -> None:
+    run = PretrainSettings.model_validate(
+        {"data": "shapes", "out": "x", "steps": 9, "image_size": 32, "earlier_sizes": [16, 24]}
+    )
+    assert [run.image_size_at(step) for step in range(-1, 9)] == [16, 16, 16, 16, 24, 24, 24, 32, 32, 32]
+    constant = run.model_copy(update={"earlier_sizes": ()})
+    assert {constant.image_size_at(step) for step in range(9)} == {32}

@@ -6,7 +6,7 @@ lock); how many there are changes nothing but the speed.
 
 import threading
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -53,7 +53,7 @@ class Loader:
         dataset: of the images.
         views_settings: resolved (see `views.resolve`).
         counts: copies of each named view, e.g. ``{"weak": 1, "strong": 1}``.
-        image_size: side of the weak and strong views, in pixels.
+        image_size: side of the weak and strong views, in pixels, or a function that gives it for a step.
         batch_size: images a batch; what is left at the end of an epoch is dropped.
         seed: of the run.
         workers: threads that decode; 0 decodes in the thread that asks.
@@ -69,7 +69,7 @@ class Loader:
         dataset: Dataset,
         views_settings: ViewsSettings,
         counts: dict[str, int],
-        image_size: int,
+        image_size: int | Callable[[int], int],
         batch_size: int,
         seed: int,
         workers: int,
@@ -84,7 +84,7 @@ class Loader:
         self._dataset = dataset
         self._settings = views_settings
         self._views = [(name, copy) for name, number in counts.items() for copy in range(number)]
-        self._sides = [side_of(views_settings, name, image_size) for name, _ in self._views]
+        self._image_size_at = image_size if callable(image_size) else lambda _: image_size
         self._batch_size = batch_size
         self._seed = seed
         self._workers = workers
@@ -135,7 +135,8 @@ class Loader:
         epoch, place = divmod(step, self.steps_per_epoch)
         start = place * self._batch_size
         crops: dict[str, list[Tensor]] = {}
-        for (name, _), side in zip(self._views, self._sides, strict=True):
+        for name, _ in self._views:
+            side = side_of(self._settings, name, self._image_size_at(step))
             pixels = torch.empty((self._batch_size, 3, side, side), dtype=torch.uint8)
             crops.setdefault(name, []).append(pixels)
         return Batch(step, epoch, self._order(epoch)[start : start + self._batch_size].copy(), crops)
@@ -164,9 +165,11 @@ class Loader:
         rows: list[int],
         draws: Float64[np.ndarray, "B views 23"],
     ) -> None:
-        for number, ((name, copy), side) in enumerate(zip(self._views, self._sides, strict=True)):
-            crops = cut(pictures, draws[:, number], self._settings.named(name), side)
-            batch.crops[name][copy].numpy()[rows] = crops
+        for number, (name, copy) in enumerate(self._views):
+            target = batch.crops[name][copy]
+            target.numpy()[rows] = cut(
+                pictures, draws[:, number], self._settings.named(name), target.shape[-1]
+            )
 
     def _draws(self, epoch: int, images: Int64[np.ndarray, " B"]) -> Float64[np.ndarray, "B views 23"]:
         return np.stack([geometry_draws(self._seed, epoch, images, *view) for view in self._views], axis=1)
@@ -179,7 +182,7 @@ class Loader:
             index = int(batch.indices[row])
             name = self._dataset.names[index]
             try:
-                return self._dataset.pixels(index, partial(self._reduction, draws))
+                return self._dataset.pixels(index, partial(self._reduction, batch.crops, draws))
             except ImageError as error:
                 self._skip(name, str(error))
             except Exception as error:
@@ -188,14 +191,17 @@ class Loader:
             batch.indices[row] = (index + 1) % len(self._dataset.names)
             draws[:] = self._draws(batch.epoch, batch.indices[row : row + 1])[0]
 
-    def _reduction(self, draws: Float64[np.ndarray, "views 23"], width: int, height: int) -> int:
+    def _reduction(
+        self, crops: dict[str, list[Tensor]], draws: Float64[np.ndarray, "views 23"], width: int, height: int
+    ) -> int:
         """By how much an image may be smaller, so that no crop of it has to be enlarged for that."""
-        if min(width, height) < 2 * min(self._sides):
+        sides = [crops[name][copy].shape[-1] for name, copy in self._views]
+        if min(width, height) < 2 * min(sides):
             return 1
         size = np.array([[width, height]])
         rooms = [
             crop_boxes(draws[number : number + 1], size, self._settings.named(name))[0, 2:].min() / side
-            for number, ((name, _), side) in enumerate(zip(self._views, self._sides, strict=True))
+            for number, ((name, _), side) in enumerate(zip(self._views, sides, strict=True))
         ]
         return max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor <= min(rooms))
 

@@ -3,6 +3,7 @@
 relations → **losses** → methods
 """
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -11,7 +12,12 @@ from crosscontext.relations import Relation, log_partition
 
 
 def relation_cross_entropy(
-    target: Relation, student: Float[Tensor, "B D"], slots: Float[Tensor, "K D"], temperature: float
+    target: Relation,
+    student: Float[Tensor, "B D"],
+    slots: Float[Tensor, "K D"],
+    temperature: float,
+    keys: Float[Tensor, "B D"] | None = None,
+    own_share: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Cross-entropy H(target, prediction) between relations, averaged over the batch, in nats.
 
@@ -32,11 +38,19 @@ def relation_cross_entropy(
         student: unit rows; they alone get a gradient.
         slots: unit rows of the student's context. Without any the loss is 0.
         temperature: of the student, positive.
+        keys: unit rows of the teacher in the student's context; row b is another view of the image of row b.
+            Each is one more slot, for its own image alone (SCE, arXiv 2111.14585, eq. 5 and 6).
+        own_share: of the target, in [0, 1], that falls to this slot. At 1 the loss is InfoNCE.
     """
     expected_logit = (student * target.expected).sum(dim=1) / temperature
     if len(slots) == 0:  # before the first step; what is expected is zero, and so is its gradient
         return expected_logit.mean()
-    return (log_partition(student, slots, temperature) - expected_logit).mean()
+    log_sum = log_partition(student, slots, temperature)
+    if keys is not None:
+        own_logit = (student * keys.to(slots.dtype)).sum(dim=1) / temperature
+        log_sum = torch.logaddexp(log_sum, own_logit)
+        expected_logit = torch.lerp(expected_logit, own_logit, own_share)
+    return (log_sum - expected_logit).mean()
 
 
 def info_nce(

@@ -56,6 +56,10 @@ class PretrainSettings(Settings):
     image_size: Literal["auto"] | Annotated[int, Field(ge=8)] = "auto"
     """Side of the views in pixels, at least 8; auto: by the median size of the images, at most 224."""
 
+    earlier_sizes: tuple[Annotated[int, Field(ge=8)], ...] = ()
+    """Smaller sides of the views in earlier parts of the run, all parts being of equal length: with [16, 24]
+    and an image size of 32 the run has three. A step costs as many times less as there are fewer pixels."""
+
     seed: int = Field(0, ge=0, lt=2**32)
     """Decides the first weights, the order of the images and all augmentations."""
 
@@ -107,6 +111,13 @@ class PretrainSettings(Settings):
 
     overwrite: bool = False
     """Replace the run in the run folder."""
+
+    def image_size_at(self, step: int) -> int:
+        """Side of the views in one step, in pixels; the settings are settled."""
+        assert self.image_size != "auto"
+        assert self.steps is not None
+        sizes = [*self.earlier_sizes, self.image_size]
+        return sizes[min(max(step, 0) * len(sizes) // self.steps, len(sizes) - 1)]
 
 
 def settle(settings: PretrainSettings, dataset: Dataset, say: Callable[[str], None]) -> PretrainSettings:

@@ -182,12 +182,11 @@ def build_method(settings: PretrainSettings, plan: Plan, device: torch.device) -
 
 def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method) -> Loader:
     """Make the loader of the views that the method takes."""
-    assert settings.image_size != "auto"
     return Loader(
         dataset,
         settings.views,
         method.view_counts,
-        settings.image_size,
+        settings.image_size_at,
         settings.batch_size,
         settings.seed,
         settings.workers,

@@ -38,6 +38,7 @@ ABLATIONS: list[MethodSettings] = [
     CGHSettings(centring="sum"),
     CGHSettings(local_views=2),
     CGHSettings(contrast_kept=0.25),
+    CGHSettings(own_share=0.5, keep="teacher"),
     CGHSettings(memory=MemorySettings(start="random")),
     ReSSLSettings(local_views=2),
     MoCoSettings(memory=MemorySettings(slots=20)),
@@ -208,7 +209,7 @@ def test_embeddings_of_half_precision_are_compared_in_full(settings: MethodSetti
     assert all(slots.dtype == torch.float32 for slots in buffers if isinstance(slots, Tensor))
 
 
-@every_method
+@pytest.mark.parametrize("settings", MEMBERS, ids=name_of)
 def test_the_encoder_is_the_backbone_that_is_trained(settings: MethodSettings) -> None:
     method = built(settings)
     students = {id(parameter) for parameter in method.student.parameters()}
@@ -302,3 +303,26 @@ def test_twice_the_same_pair_is_refused() -> None:
 def test_no_pair_is_refused() -> None:
     with pytest.raises(ValueError, match="pairs"):
         CGHSettings(pairs=())
+
+
+def test_the_encoder_is_the_backbone_of_whom_the_settings_keep() -> None:
+    for settings in (CGHSettings(keep="student"), MoCoSettings(keep="teacher")):
+        method = built(settings)
+        student, teacher = (network.get_submodule("backbone") for network in method.networks)
+        assert method.encoder is (student if settings.keep == "student" else teacher)
+
+
+def test_a_slot_of_its_own_teaches_an_image_before_relations_do() -> None:
+    """Teachers that see all images alike have uniform relations, of which nothing can be learned."""
+    gradients = {}
+    for own_share in (0.0, 0.5):
+        settings = CGHSettings(own_share=own_share, warmup="0 steps", temperature_teacher_global=1e6)
+        method = built(settings.model_copy(update={"temperature_teacher_hyper": 1e6}))
+        method.after_step(method(views_of(method, 0), 0))
+        loss = method(views_of(method, 1), 1).loss
+        loss.backward()
+        head = method.student.get_submodule("heads.global")
+        gradients[own_share] = math.sqrt(
+            sum(p.grad.square().sum().item() for p in head.parameters() if p.grad is not None)
+        )
+    assert gradients[0.5] > 2 * gradients[0.0] > 0

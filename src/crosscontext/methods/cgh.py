@@ -55,6 +55,10 @@ class CGHSettings(MomentumSettings):
     contrast_kept: float = Field(0.0, ge=0, le=1)
     """Part of InfoNCE that stays in the loss after the warm-up; published: 0."""
 
+    own_share: float = Field(0.0, ge=0, lt=1)
+    """Share of each target that falls to the image itself, as one more slot (SCE, arXiv 2111.14585);
+    published CGH: 0, no such slot. It teaches from the first step on, when relations do not yet."""
+
     centring: Literal["none", "mean", "sum"] = "none"
     """Subtract a running centre, one value a slot, from the teacher's similarities. It is updated with the
     mean over the batch, or with the sum as the published code does on one process."""
@@ -120,7 +124,14 @@ class CGH(MomentumMethod):
                 self._centre(source),
             )
             costs = [
-                relation_cross_entropy(relation, rows, slots[target], self.student_temperature[target])
+                relation_cross_entropy(
+                    relation,
+                    rows,
+                    slots[target],
+                    self.student_temperature[target],
+                    teacher[target] if self.settings.own_share else None,
+                    self.settings.own_share,
+                )
                 for rows in taught[target]
             ]
             terms[f"loss_{target}_from_{source}"] = torch.stack(costs).mean()

@@ -1,7 +1,7 @@
 """What the methods with a momentum teacher and a memory share: how both are set, built and moved on."""
 
 from collections.abc import Collection
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from torch import nn
 
@@ -30,6 +30,10 @@ class MomentumSettings(Settings):
     contexts: ContextSettings = ContextSettings()
     """Widths and stages of the contexts."""
 
+    keep: Literal["student", "teacher"] = "student"
+    """Whose backbone is measured and becomes the encoder; published: the student's. The teacher's is an
+    average over the last steps."""
+
     def resolve(self: SettingsT, num_images: int) -> SettingsT:
         """Settle what is "auto" for a set of this many images."""
         return self.model_copy(
@@ -53,6 +57,7 @@ class MomentumMethod(Method):
 
     def __init__(self, settings: MomentumSettings, backbone: Backbone, names: Collection[ContextName]):
         super().__init__()
+        self._keep = settings.keep
         self.student = settings.contexts.build(backbone, names)
         self.teacher = Teacher(self.student, settings.momentum)
         self.memory = settings.memory.build(settings.contexts.widths(names))
@@ -64,8 +69,10 @@ class MomentumMethod(Method):
 
     @property
     def encoder(self) -> Backbone:
-        """The student's backbone."""
-        return self.student.backbone
+        """The backbone of the student or of the teacher, as the settings say."""
+        kept = self.student if self._keep == "student" else self.teacher.network
+        assert isinstance(kept, ContextNetwork)
+        return kept.backbone
 
     def after_step(self, outcome: Outcome) -> None:
         """Push the keys, then move the teacher."""
