@@ -4,6 +4,7 @@ planning, loading, method, optimiser → **pretraining** → run folder
 """
 
 import json
+import statistics
 import time
 
 import torch
@@ -196,23 +197,30 @@ def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method) ->
 def rehearse(
     settings: PretrainSettings, dataset: Dataset, device: torch.device, progress: Progress
 ) -> PretrainSettings:
-    """Turn minutes into steps by timing a few steps of a method that is then thrown away."""
+    """Turn minutes into steps by timing a few steps with views of each size, then thrown away."""
     assert settings.minutes is not None
-    plan = Plan(len(dataset.names), settings.batch_size, total_steps=_REHEARSED_STEPS)
-    method = build_method(settings, plan, device)
-    optimizer = settings.optimizer.build(method.student)
-    loader = make_loader(settings, dataset, method)
-    stepper = Stepper(settings, plan, method, optimizer)
-    moments: list[float] = []
-    for step, batch in enumerate(loader.batches(0, _REHEARSED_STEPS)):
-        views = finish(batch, settings, device)
-        stepper.step(views, step)
-        stepper.check()  # waits for the device
-        moments.append(time.perf_counter())
-    seconds = (moments[-1] - moments[_UNTIMED_STEPS]) / (_REHEARSED_STEPS - 1 - _UNTIMED_STEPS)
+    rehearsed = settings.model_copy(update={"minutes": None, "steps": _REHEARSED_STEPS, "earlier_sizes": ()})
+    sizes = (*settings.earlier_sizes, settings.image_size)
+    seconds = statistics.mean(
+        seconds_per_step(rehearsed.model_copy(update={"image_size": size}), dataset, device) for size in sizes
+    )
     steps = max(round(settings.minutes * 60 / seconds), 1)
     progress.say(f"{settings.minutes:g} minutes: {steps} steps of {seconds:.3g} s")
     return settings.model_copy(update={"minutes": None, "steps": steps})
+
+
+def seconds_per_step(settings: PretrainSettings, dataset: Dataset, device: torch.device) -> float:
+    """Time the steps of a short run, the first ones excepted."""
+    assert settings.steps is not None
+    plan = Plan(len(dataset.names), settings.batch_size, settings.steps)
+    method = build_method(settings, plan, device)
+    stepper = Stepper(settings, plan, method, settings.optimizer.build(method.student))
+    moments: list[float] = []
+    for step, batch in enumerate(make_loader(settings, dataset, method).batches(0, settings.steps)):
+        stepper.step(finish(batch, settings, device), step)
+        stepper.check()  # waits for the device
+        moments.append(time.perf_counter())
+    return (moments[-1] - moments[_UNTIMED_STEPS]) / (len(moments) - 1 - _UNTIMED_STEPS)
 
 
 def write_skipped(folder: RunFolder, loader: Loader) -> None:
