@@ -57,7 +57,7 @@ class EvaluateSettings(Settings):
     """Side of the images in pixels; by default that of the run."""
 
     batch_size: int = Field(256, ge=1)
-    """Images in one forward pass; it does not change the scores."""
+    """Images loaded at once; it does not change the scores."""
 
     seed: int = Field(0, ge=0, lt=2**32)
     """Decides the held-out images, the untrained weights and the resampling."""
