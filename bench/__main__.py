@@ -16,6 +16,7 @@ BENCHMARKS = (
     "step",
     "loop",
     "relations",
+    "inference",
     "probe",
     "scaling",
     "time_to_accuracy",

@@ -21,7 +21,7 @@ from crosscontext.encoders import Encoder, Preprocessing, load_encoder
 from crosscontext.errors import SettingsError
 from crosscontext.features import FeatureModel, Features, extract
 from crosscontext.layers import Layer, resolve
-from crosscontext.machine import Device, choose_device
+from crosscontext.machine import Device, choose_device, keep_memory
 from crosscontext.references import Pixels, random_twin
 from crosscontext.results import CONFIDENCE, RESAMPLES, Score, append_results, bootstrap_interval, digest
 from crosscontext.run_folder import RunFolder
@@ -57,7 +57,7 @@ class EvaluateSettings(Settings):
     """Side of the images in pixels; by default that of the run."""
 
     batch_size: int = Field(256, ge=1)
-    """Images in one forward pass; it does not change the scores."""
+    """Images loaded at once; it does not change the scores."""
 
     seed: int = Field(0, ge=0, lt=2**32)
     """Decides the held-out images, the untrained weights and the resampling."""
@@ -90,6 +90,7 @@ def evaluate(settings: EvaluateSettings, notify: Callable[[str], None] = lambda 
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
+    keep_memory()
     encoder = _encoder(settings)
     folder = RunFolder(settings.run if settings.run.is_dir() else settings.run.parent)
     data = settings.data or _data_of_run(folder, settings.run)

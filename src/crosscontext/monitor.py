@@ -48,7 +48,7 @@ class Monitor:
         """Compute the scalars ``val/…`` and ``health/…``.
 
         Args:
-            encoder: is put into evaluation mode, and back.
+            encoder: is left as it is.
 
         Raises:
             NonFiniteError: weights have grown so large that features overflow.
