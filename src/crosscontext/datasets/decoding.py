@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from crosscontext.datasets.contract import Reduction
@@ -27,6 +28,9 @@ _ENDINGS_OF_FORMAT = {
 }
 EXTENSIONS = frozenset(ending for endings in _ENDINGS_OF_FORMAT.values() for ending in endings)
 """Endings of the files that are taken for images, in lower case."""
+
+_JPEG_START, _JPEG_HEAD = b"\xff\xd8", 2**16  # an EXIF block lies in the first segments
+_JPEG_COLOURS = ("YCbCr", "Gray", "RGB")
 
 # EXIF orientation → what makes the picture upright. Pillow's exif_transpose does the same, but also writes
 # the EXIF block anew, and fails on some damaged ones.
@@ -82,12 +86,43 @@ def decode_pixels(
     Raises:
         ImageError: as of `decode`.
     """
+    if (pixels := _ordinary_jpeg(source, reduction)) is not None:
+        return pixels
     with _opened(source, name) as image:
         factor = 1 if reduction is None or image.format != "JPEG" else reduction(*image.size)
         if factor > 1:
             image.draft(image.mode, (image.width // factor, image.height // factor))
         image.load()
         return np.array(_as_rgb(_upright(image)))
+
+
+def _ordinary_jpeg(source: Path | bytes, reduction: Reduction | None) -> UInt8[np.ndarray, "H W 3"] | None:
+    """Decode a JPEG that stands upright and has nothing unusual: the same pixels as Pillow's in less time.
+
+    Returns:
+        None for every other file, and for damaged ones: Pillow decodes them, or says what is wrong.
+    """
+    try:
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        if not content.startswith(_JPEG_START):
+            return None
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+        limit = Image.MAX_IMAGE_PIXELS
+        if colours not in _JPEG_COLOURS or (limit and width * height > limit) or _is_turned(content):
+            return None
+        factor = 1 if reduction is None else reduction(width, height)
+        least = {"min_height": -(-height // factor), "min_width": -(-width // factor)} if factor > 1 else {}
+        pixels: UInt8[np.ndarray, "H W 3"] = simplejpeg.decode_jpeg(content, **least)
+    except (OSError, ValueError):
+        return None
+    return pixels
+
+
+def _is_turned(content: bytes) -> bool:
+    if b"Exif" not in content[:_JPEG_HEAD]:
+        return False
+    with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+        return _turn(image) is not None
 
 
 @contextmanager
@@ -108,11 +143,15 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a damaged EXIF block, of which there are many, says nothing against the pixels
-        return image
+    turn = _turn(image)
     return image if turn is None else image.transpose(turn)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged EXIF block, of which there are many, says nothing against the pixels
+        return None
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
