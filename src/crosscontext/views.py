@@ -42,7 +42,7 @@ _ATTEMPTS = 10  # of RandomResizedCrop, before it takes the middle
 _FLIP, _TOP, _LEFT, _AREAS, _RATIOS = 0, 1, 2, slice(3, 3 + _ATTEMPTS), slice(3 + _ATTEMPTS, None)
 _NUM_GEOMETRY_DRAWS = 3 + 2 * _ATTEMPTS
 _COPIES = 1024  # numbers kept free for the copies of one named view
-_CACHED_VALUES = 2**20  # that photometry on the CPU works on at once: they stay in the cache
+_CACHED_VALUES = 2**22  # that photometry on the CPU works on at once
 _BLUR_FROM = 64  # pixels; the recipes for CIFAR leave the blur out
 
 
