@@ -200,3 +200,19 @@ def test_a_warning_is_one_line_without_its_place_in_the_code(
     warnings = [line for line in capfd.readouterr().err.splitlines() if "99 slots" in line]
     assert len(warnings) == 1
     assert warnings[0].startswith("warning: The memory has 99 slots, but the set only 40 images")
+
+
+@pytest.mark.parametrize("given", [None, "7"])
+def test_threads_do_not_wait_awake_for_long_unless_the_user_says_so(given: str | None) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+    program = (
+        "import os; from crosscontext.cli import main; main(['--help']); print(os.environ['GOMP_SPINCOUNT'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | ({"GOMP_SPINCOUNT": given} if given else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == (given or "5000")
