@@ -4,8 +4,9 @@ Whatever the file holds, either eight bits of red, green and blue come out, or a
 """
 
 import io
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,9 @@ def decode_pixels(
     Raises:
         ImageError: as of `decode`.
     """
-    if (pixels := _ordinary_jpeg(source, reduction)) is not None:
+    with suppress(OSError):  # which Pillow meets again, and explains
+        source = source if isinstance(source, bytes) else source.read_bytes()
+    if isinstance(source, bytes) and (pixels := _ordinary_jpeg(source, reduction)) is not None:
         return pixels
     with _opened(source, name) as image:
         factor = 1 if reduction is None or image.format != "JPEG" else reduction(*image.size)
@@ -96,19 +99,17 @@ def decode_pixels(
         return np.array(_as_rgb(_upright(image)))
 
 
-def _ordinary_jpeg(source: Path | bytes, reduction: Reduction | None) -> UInt8[np.ndarray, "H W 3"] | None:
+def _ordinary_jpeg(content: bytes, reduction: Reduction | None) -> UInt8[np.ndarray, "H W 3"] | None:
     """Decode a JPEG that stands upright and has nothing unusual: the same pixels as Pillow's in less time.
 
     Returns:
         None for every other file, and for damaged ones: Pillow decodes them, or says what is wrong.
     """
+    if not content.startswith(_JPEG_START):
+        return None
     try:
-        content = source if isinstance(source, bytes) else source.read_bytes()
-        if not content.startswith(_JPEG_START):
-            return None
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
-        limit = Image.MAX_IMAGE_PIXELS
-        if colours not in _JPEG_COLOURS or (limit and width * height > limit) or _is_turned(content):
+        if colours not in _JPEG_COLOURS or _is_too_large(width, height) or _is_turned(content):
             return None
         factor = 1 if reduction is None else reduction(width, height)
         least = {"min_height": -(-height // factor), "min_width": -(-width // factor)} if factor > 1 else {}
@@ -116,6 +117,11 @@ def _ordinary_jpeg(source: Path | bytes, reduction: Reduction | None) -> UInt8[n
     except (OSError, ValueError):
         return None
     return pixels
+
+
+def _is_too_large(width: int, height: int) -> bool:
+    limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns up to twice the limit
+    return width * height > (limit or math.inf)
 
 
 def _is_turned(content: bytes) -> bool:
@@ -131,9 +137,10 @@ def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
         with Image.open(file, formats=tuple(_ENDINGS_OF_FORMAT)) as image:
-            limit = Image.MAX_IMAGE_PIXELS
-            if limit and image.width * image.height > limit:  # Pillow itself only warns up to twice the limit
-                raise Image.DecompressionBombError(f"{image.width} × {image.height} exceeds {limit} pixels")
+            if _is_too_large(*image.size):
+                raise Image.DecompressionBombError(
+                    f"{image.width} × {image.height} exceeds {Image.MAX_IMAGE_PIXELS} pixels"
+                )
             yield image
     except Exception as cause:  # damaged bytes raise OSError, SyntaxError, ValueError, struct.error, and more
         raise ImageError(

@@ -35,11 +35,12 @@ def hold(dataset: Dataset, gigabytes: float) -> Dataset:
     """Hold a data set in memory if that takes at most so much, by the size of a few of its images."""
     if isinstance(dataset, ArrayDataset):
         return dataset
+    held = HeldDataset(dataset)  # keeps what is sampled: these images are asked for again
     sizes = []
     for index in permutation(0, 0, len(dataset.names))[:_SAMPLED_IMAGES].tolist():
         try:
-            sizes.append(dataset.pixels(index).nbytes)
+            sizes.append(held.pixels(index).nbytes)
         except ImageError:
             continue
     fits = sizes and np.mean(sizes) * len(dataset.names) <= gigabytes * 1e9
-    return HeldDataset(dataset) if fits else dataset
+    return held if fits else dataset
