@@ -88,7 +88,7 @@ class Judge:
         train, test = (extract(model, part, EXTRACTED_AT_ONCE, WORKERS) for part in (self._train, self._test))
         task = KnnSettings(k=(min(NEIGHBOURS, len(train.names)),), temperature=0.1)
         (measurement,) = task.measure(train, test, seed=0)
-        self._curve.append(Point(seconds, images, float(measurement.right.double().mean())))
+        self._curve.append(Point(seconds, images, measurement.value))
         self._times = [due for due in self._times if due > seconds]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**self._content, "curve": [point._asdict() for point in self._curve]}, indent=1)

@@ -1,4 +1,5 @@
 from datetime import UTC, datetime
+from typing import Literal
 
 from rich.console import Console
 
@@ -6,16 +7,20 @@ from crosscontext.report import score_table
 from crosscontext.results import Score
 
 
-def score(model: str, task: str, metric: str, value: float) -> Score:
+def score(
+    model: str, task: str, metric: str, value: float, unit: Literal["share", "number"] = "share"
+) -> Score:
     return Score(
         task=task,
         model=model,
         split="test",
         metric=metric,
+        unit=unit,
         value=value,
         low=value - 0.01,
         high=value + 0.02,
         n=100,
+        replicates="",
         seed=0,
         checkpoint_digest="0",
         protocol={},
@@ -27,11 +32,12 @@ def score(model: str, task: str, metric: str, value: float) -> Score:
     )
 
 
-def test_scores_stand_in_per_cent_with_the_encoder_last() -> None:
+def test_shares_stand_in_per_cent_numbers_as_they_are_with_the_encoder_last() -> None:
     scores = [
         score("encoder", "knn", "top1_k20", 0.612),
         score("encoder", "linear", "top1", 0.7),
         score("pixels", "knn", "top1_k20", 0.3),
+        score("encoder", "health", "rankme", 49.73, "number"),
     ]
     console = Console(width=80)
     with console.capture() as captured:
@@ -40,3 +46,4 @@ def test_scores_stand_in_per_cent_with_the_encoder_last() -> None:
     assert lines[0] == ["pixels", "encoder"]
     assert lines[2] == ["knn", "top1_k20", "30.0", "[29.0,", "32.0]", "61.2", "[60.2,", "63.2]"]
     assert lines[3] == ["linear", "top1", "70.0", "[69.0,", "72.0]"]
+    assert lines[4] == ["health", "rankme", "49.7", "[49.7,", "49.8]"]

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from pydantic import JsonValue
 
 from crosscontext.errors import RunFolderError
-from crosscontext.results import Score, append_results, bootstrap_interval, digest, read_results
+from crosscontext.results import Score, append_results, digest, pack, read_results, shown, unpack
 
 PROTOCOL: dict[str, JsonValue] = {"task": {"name": "knn", "k": [20]}, "train": {"images": 10, "digest": "ab"}}
 
@@ -19,10 +18,12 @@ def score(value: float = 0.5, model: str = "encoder") -> Score:
         model=model,
         split="test",
         metric="top1_k20",
+        unit="share",
         value=value,
         low=0.25,
         high=0.75,
         n=100,
+        replicates=pack(np.zeros(1000, np.float32)),
         seed=0,
         checkpoint_digest="0123456789abcdef",
         protocol=PROTOCOL,
@@ -40,10 +41,12 @@ def test_the_fields_of_a_score_are_frozen() -> None:
         "model",
         "split",
         "metric",
+        "unit",
         "value",
         "low",
         "high",
         "n",
+        "replicates",
         "seed",
         "checkpoint_digest",
         "protocol",
@@ -94,7 +97,7 @@ def test_json_that_is_no_score_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     append_results(path, [score()])
     with path.open("a") as file:
-        file.write(json.dumps(score().model_dump(mode="json") | {"value": 50}) + "\n")
+        file.write(json.dumps(score().model_dump(mode="json") | {"value": "high"}) + "\n")
     with pytest.raises(RunFolderError, match=r"Line 2 of .* is no score .*value"):
         read_results(path)
 
@@ -117,25 +120,11 @@ def test_a_digest_depends_on_the_content_and_not_on_the_order_of_keys() -> None:
     assert digest({}) == "44136fa355b3678a"  # of the text {}
 
 
-def test_the_bootstrap_agrees_with_plain_resampling() -> None:
-    right = torch.arange(400) % 5 == 0
-    low, high = bootstrap_interval(right, seed=0)
-    generator = np.random.default_rng(1)
-    means = [right.numpy()[generator.integers(0, 400, 400)].mean() for _ in range(4000)]
-    assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]).tolist(), abs=0.008)
+def test_replicates_come_back_to_the_last_bit() -> None:
+    replicates = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    assert np.array_equal(unpack(pack(replicates)), replicates)
 
 
-def test_the_interval_covers_the_truth_about_19_times_in_20() -> None:
-    generator = torch.Generator().manual_seed(0)
-    intervals = [bootstrap_interval(torch.rand(500, generator=generator) < 0.7, seed) for seed in range(300)]
-    covered = sum(low <= 0.7 <= high for low, high in intervals)
-    assert 0.91 * 300 <= covered <= 0.98 * 300
-
-
-def test_the_interval_is_a_function_of_its_seed() -> None:
-    right = torch.arange(100) % 3 == 0
-    assert bootstrap_interval(right, seed=5) == bootstrap_interval(right, seed=5)
-
-
-def test_without_errors_the_interval_is_a_point() -> None:
-    assert bootstrap_interval(torch.ones(10, dtype=torch.bool), seed=0) == (1, 1)
+@pytest.mark.parametrize(("unit", "text"), [("share", "50.0 [25.0, 75.0]"), ("number", "0.5 [0.25, 0.75]")])
+def test_a_share_is_shown_in_per_cent(unit: str, text: str) -> None:
+    assert shown(Score.model_validate(score().model_dump() | {"unit": unit})) == text

@@ -7,7 +7,7 @@ import pytest
 from conftest import paint
 from crosscontext.datasets import FolderSettings, ShapesSettings
 from crosscontext.errors import DataError
-from crosscontext.splits import open_labelled, split_by_name
+from crosscontext.splits import open_parts, split_by_name
 
 
 def fill(folder: Path, class_names: Sequence[str], size: int = 3) -> Path:
@@ -49,14 +49,14 @@ def test_the_parts_keep_names_labels_and_images_together(image_folder: Path) -> 
 def test_the_own_test_part_is_taken_where_there_is_one(tmp_path: Path) -> None:
     fill(tmp_path / "train", ["a", "b"])
     fill(tmp_path / "test", ["a", "b"], size=2)
-    splits = open_labelled(FolderSettings(path=tmp_path), None)
+    splits = open_parts(FolderSettings(path=tmp_path), None, "classes")
     assert (len(splits.train.names), len(splits.test.names), splits.test_from) == (6, 4, "own")
     assert splits.class_names == ("a", "b")
 
 
 def test_given_test_images_come_first_and_all_of_them_count(tmp_path: Path) -> None:
     data, test_data = fill(tmp_path / "some", ["a", "b"]), fill(tmp_path / "others", ["a", "b"], size=5)
-    splits = open_labelled(FolderSettings(path=data), FolderSettings(path=test_data))
+    splits = open_parts(FolderSettings(path=data), FolderSettings(path=test_data), "classes")
     assert (len(splits.train.names), len(splits.test.names), splits.test_from) == (6, 10, "test_data")
 
 
@@ -64,7 +64,7 @@ def test_of_test_data_with_parts_the_test_part_counts(tmp_path: Path) -> None:
     data = fill(tmp_path / "some", ["a", "b"])
     fill(tmp_path / "others" / "train", ["a", "b"])
     fill(tmp_path / "others" / "val", ["a", "b"], size=2)
-    splits = open_labelled(FolderSettings(path=data), FolderSettings(path=tmp_path / "others"))
+    splits = open_parts(FolderSettings(path=data), FolderSettings(path=tmp_path / "others"), "classes")
     assert len(splits.test.names) == 4
 
 
@@ -74,24 +74,26 @@ def test_different_classes_are_refused_by_name(tmp_path: Path) -> None:
         fill(tmp_path / "others", ["bee", "cow", "dog"]),
     )
     with pytest.raises(DataError, match=r"the training images lack cow, dog; the test images lack ant\."):
-        open_labelled(FolderSettings(path=data), FolderSettings(path=test_data))
+        open_parts(FolderSettings(path=data), FolderSettings(path=test_data), "classes")
 
 
 def test_a_class_without_training_images_is_refused_by_name(tmp_path: Path) -> None:
     fill(tmp_path / "train", ["a", "b"])
     fill(tmp_path / "test", ["a", "b", "c"])
     with pytest.raises(DataError, match=r"the training images lack c\."):
-        open_labelled(FolderSettings(path=tmp_path), None)
+        open_parts(FolderSettings(path=tmp_path), None, "classes")
 
 
 def test_images_without_labels_are_refused_with_how_to_give_them(tmp_path: Path) -> None:
     for number in range(4):
         paint(tmp_path / f"{number}.jpg", number, hue=0)
-    with pytest.raises(DataError, match=r"The 4 training images have no labels.*sub-folder"):
-        open_labelled(FolderSettings(path=tmp_path), FolderSettings(path=tmp_path))
+    with pytest.raises(
+        DataError, match=r"The 4 training images have no labels, but the score needs labels.*sub-folder"
+    ):
+        open_parts(FolderSettings(path=tmp_path), FolderSettings(path=tmp_path), "classes")
 
 
 def test_a_set_too_small_to_split_is_refused(tmp_path: Path) -> None:
     paint(tmp_path / "a" / "1.jpg", 0, hue=0)
     with pytest.raises(DataError, match="1 images are too few"):
-        open_labelled(FolderSettings(path=tmp_path), None)
+        open_parts(FolderSettings(path=tmp_path), None, "classes")

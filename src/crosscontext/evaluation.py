@@ -3,30 +3,30 @@
 Every task is also run on the references, under the same protocol: an encoder says nothing alone.
 """
 
-import hashlib
-import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from pydantic import Field
 
-from crosscontext.datasets import DatasetSettings
+from crosscontext.confidence import CONFIDENCE, RESAMPLES, interval, resample
+from crosscontext.datasets import Annotation, Dataset, DatasetSettings
 from crosscontext.encoders import Encoder, Preprocessing, load_encoder
 from crosscontext.errors import SettingsError
-from crosscontext.features import FeatureModel, Features, extract
+from crosscontext.features import FeatureModel
 from crosscontext.layers import Layer, resolve
 from crosscontext.machine import Device, choose_device, keep_memory
 from crosscontext.references import Pixels, random_twin
-from crosscontext.results import CONFIDENCE, RESAMPLES, Score, append_results, bootstrap_interval, digest
+from crosscontext.results import Score, append_results, digest, pack, shown
 from crosscontext.run_folder import RunFolder
 from crosscontext.settings import Settings, load_yaml
-from crosscontext.splits import LabelledSplits, open_labelled
+from crosscontext.splits import open_parts
+from crosscontext.subjects import Subject
 from crosscontext.tasks import KnnSettings, LinearSettings, Task, TaskSettings
 
 Reference = Literal["pixels", "random"]
@@ -94,69 +94,65 @@ def evaluate(settings: EvaluateSettings, notify: Callable[[str], None] = lambda 
     encoder = _encoder(settings)
     folder = RunFolder(settings.run if settings.run.is_dir() else settings.run.parent)
     data = settings.data or _data_of_run(folder, settings.run)
-    splits = open_labelled(data, settings.test_data)
-    notify(
-        f"{len(splits.train.names)} training and {len(splits.test.names)} test images of "
-        f"{len(splits.class_names)} classes (test images: {splits.test_from})"
-    )
+    parts = open_parts(data, settings.test_data, _annotation(settings.tasks))
+    classes = f" of {len(parts.class_names)} classes" if parts.class_names else ""
+    numbers = f"{len(parts.train.names)} training and {len(parts.test.names)} test images"
+    notify(f"{numbers}{classes} (test images: {parts.test_from})")
+    conditions: dict[str, object] = {
+        "preprocessing": encoder.preprocessing.model_dump(mode="json"),
+        "train": _identity(data, parts.train),
+        "test": _identity(settings.test_data or data, parts.test),
+        "test_from": parts.test_from,
+        "seed": settings.seed,
+        "interval": f"percentile bootstrap over the test images, {CONFIDENCE:.0%}, {RESAMPLES} resamples",
+    }
     scores: list[Score] = []
-    for name, model in _models(settings, encoder, splits):
-        notify(f"{name}: computing features")
-        train = extract(model, splits.train, settings.batch_size, settings.workers)
-        test = extract(model, splits.test, settings.batch_size, settings.workers)
-        if skipped := [*train.skipped, *test.skipped]:
-            notify(f"{name}: {len(skipped)} unreadable images are left out: {', '.join(skipped[:5])}")
-        conditions: dict[str, object] = {
-            "preprocessing": encoder.preprocessing.model_dump(mode="json"),
-            "train": _identity(data, train, splits),
-            "test": _identity(settings.test_data or data, test, splits),
-            "test_from": splits.test_from,
-            "interval": f"percentile bootstrap, {CONFIDENCE:.0%}, {RESAMPLES} resamples",
-        }
-        subject = _Subject(name, model.digest, train, test, conditions)
+    for name, model in _models(settings, encoder, parts.train):
+        subject = Subject(name, model, parts, settings.seed, settings.batch_size, settings.workers)
         for task in settings.tasks:
-            taken = _take(task, subject, settings.seed)
+            if task.takes_network and not subject.has_network:
+                notify(f"{name}: no {task.name}, which needs a network")
+                continue
+            taken = _take(task, subject, conditions, notify)
             append_results(folder.results, taken)
             scores += taken
             for score in taken:
-                interval = f"[{score.low:.2%}, {score.high:.2%}]"
-                notify(f"{name}: {score.task} {score.metric} {score.value:.2%} {interval}")
+                notify(f"{name}: {score.task} {score.metric} {shown(score)}")
     return scores
 
 
-class _Subject(NamedTuple):
-    """A model with its features."""
-
-    name: str
-    digest: str
-    train: Features
-    test: Features
-    conditions: dict[str, object]
-    """What must be equal, beside the task, for two scores to be comparable."""
-
-
-def _take(task: Task, subject: _Subject, seed: int) -> list[Score]:
+def _take(
+    task: Task, subject: Subject, conditions: Mapping[str, object], notify: Callable[[str], None]
+) -> list[Score]:
     """Run one task on one model."""
+    if not task.takes_network:
+        notify(f"{subject.name}: computing features")
+        if skipped := [*subject.train.skipped, *subject.test.skipped]:
+            named = ", ".join(skipped[:5])
+            notify(f"{subject.name}: {len(skipped)} unreadable images are left out: {named}")
     started = time.perf_counter()
-    measurements = list(task.measure(subject.train, subject.test, seed))
+    measurements = list(task.judge(subject))
     seconds = time.perf_counter() - started
-    protocol: dict[str, object] = {"task": task.model_dump(mode="json"), **subject.conditions}
+    protocol: dict[str, object] = {"task": task.model_dump(mode="json"), **conditions}
     versions = {package: version(package) for package in ("crosscontext", "torch")}
     scores = []
     for measurement in measurements:
-        low, high = bootstrap_interval(measurement.right, seed)
+        replicates = resample(measurement.statistic, subject.seed)
+        low, high = interval(replicates)
         scores.append(
             Score(
                 task=task.name,
                 model=subject.name,
                 split="test",
                 metric=measurement.metric,
-                value=float(measurement.right.double().mean()),
+                unit=measurement.unit,
+                value=measurement.value,
                 low=low,
                 high=high,
-                n=len(measurement.right),
-                seed=seed,
-                checkpoint_digest=subject.digest,
+                n=measurement.statistic.n,
+                replicates=pack(replicates),
+                seed=subject.seed,
+                checkpoint_digest=subject.model.digest,
                 protocol=protocol,
                 protocol_digest=digest(protocol),
                 details=measurement.details,
@@ -169,7 +165,7 @@ def _take(task: Task, subject: _Subject, seed: int) -> list[Score]:
 
 
 def _models(
-    settings: EvaluateSettings, encoder: Encoder, splits: LabelledSplits
+    settings: EvaluateSettings, encoder: Encoder, train: Dataset
 ) -> Iterator[tuple[str, FeatureModel]]:
     """The encoder first, then the references, each built when it is its turn."""
     yield "encoder", encoder
@@ -177,17 +173,26 @@ def _models(
         if reference == "pixels":
             yield reference, Pixels(encoder.preprocessing)
         else:
-            yield reference, random_twin(encoder, splits.train, settings.seed, settings.workers)
+            yield reference, random_twin(encoder, train, settings.seed, settings.workers)
 
 
-def _identity(data: DatasetSettings, features: Features, splits: LabelledSplits) -> dict[str, object]:
-    """Identify labelled images by settings, names and classes, wherever they lie on the disk."""
-    assert features.classes is not None
-    listed = json.dumps([splits.class_names, features.names, features.classes.tolist()])
+def _annotation(tasks: Sequence[Task]) -> Annotation:
+    """Find the one kind of annotation that tasks read."""
+    reads: dict[Annotation, str] = {task.reads: task.name for task in tasks if task.reads != "none"}
+    if len(reads) > 1:
+        listed = ", ".join(f"{name} reads {annotation}" for annotation, name in reads.items())
+        raise SettingsError(
+            f"The tasks read different kinds of annotation ({listed}). Evaluate them in one command each."
+        )
+    return next(iter(reads), "none")
+
+
+def _identity(data: DatasetSettings, dataset: Dataset) -> dict[str, object]:
+    """Identify annotated images by settings, names and annotation, wherever they lie on the disk."""
     return {
         "settings": data.model_dump(mode="json", exclude={"path", "download"}),
-        "images": len(features.names),
-        "digest": hashlib.sha256(listed.encode()).hexdigest()[:16],
+        "images": len(dataset.names),
+        "digest": dataset.annotation_digest(),
     }
 
 

@@ -3,22 +3,19 @@
 A record carries all conditions of its number; scores whose `protocol_digest` differ are not comparable.
 """
 
+import base64
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
-from torch import Tensor
 
 from crosscontext.errors import RunFolderError
-from crosscontext.shapes import Bool
-
-RESAMPLES = 1000
-CONFIDENCE = 0.95
+from crosscontext.shapes import Float32
 
 
 class Score(BaseModel):
@@ -38,17 +35,24 @@ class Score(BaseModel):
     metric: str
     """E.g. ``top1`` or ``top1_k20``."""
 
-    value: float = Field(ge=0, le=1)
-    """Share of the images that are right."""
+    unit: Literal["share", "number"]
+    """share: shown in per cent. number: shown as it is."""
 
-    low: float = Field(ge=0, le=1)
+    value: float
+    """E.g. the share of the images that are right."""
+
+    low: float
     """Lower end of the 95 % bootstrap interval over the images."""
 
-    high: float = Field(ge=0, le=1)
+    high: float
     """Upper end of the interval. The luck of pretraining is not in it: only more seeds show that."""
 
     n: int = Field(ge=1)
-    """Images that the value is a mean over."""
+    """Images that the value was computed from."""
+
+    replicates: str = Field(repr=False)
+    """The value on 1000 resamples of the images, as `pack` writes them. Scores with the same protocol, n and
+    seed have the same resamples, so that their differences have an interval too."""
 
     seed: int
     """Of the evaluation."""
@@ -75,6 +79,16 @@ class Score(BaseModel):
     """When the score was taken."""
 
 
+def pack(replicates: Float32[np.ndarray, " R"]) -> str:
+    """Write numbers as base64 of little-endian float32."""
+    return base64.b64encode(replicates.astype("<f4").tobytes()).decode()
+
+
+def unpack(text: str) -> Float32[np.ndarray, " R"]:
+    """Read what `pack` wrote."""
+    return np.frombuffer(base64.b64decode(text), "<f4").astype(np.float32)
+
+
 class Results(NamedTuple):
     """The content of a results file."""
 
@@ -91,23 +105,11 @@ def digest(content: Mapping[str, object]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def bootstrap_interval(right: Bool[Tensor, " N"], seed: int) -> tuple[float, float]:
-    """Compute the percentile bootstrap interval of an accuracy over its images.
-
-    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13. N outcomes drawn with
-    replacement hold a binomial number of right ones, so that number is drawn at once, for each resample.
-
-    Args:
-        right: outcome of each image.
-        seed: of the resampling.
-
-    Returns:
-        Lower and upper end, in [0, 1]. With all images right or all wrong, the interval is a point.
-    """
-    n = len(right)
-    shares = np.random.default_rng(seed).binomial(n, float(right.double().mean()), RESAMPLES) / n
-    low, high = np.quantile(shares, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+def shown(score: Score) -> str:
+    """Write value and interval for people: shares in per cent, numbers as they are."""
+    if score.unit == "share":
+        return f"{100 * score.value:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+    return f"{score.value:.3g} [{score.low:.3g}, {score.high:.3g}]"
 
 
 def append_results(path: Path, scores: Sequence[Score]) -> None:

@@ -11,11 +11,13 @@ S       side of a square view, in pixels
 D E     width of an embedding or feature vector, in one context and in another
 K       slots of the memory
 V       classes
+M       boxes, queries, or other things that are counted
+R       resamples
 ======  =====================================================================
 
 The test session checks all annotations at run time; in production they cost nothing.
 """
 
-from jaxtyping import Bool, Float, Int, Int64, UInt8, UInt32
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Shaped, UInt8, UInt32
 
-__all__ = ["Bool", "Float", "Int", "Int64", "UInt8", "UInt32"]
+__all__ = ["Bool", "Float", "Float32", "Float64", "Int", "Int64", "Shaped", "UInt8", "UInt32"]

@@ -1,4 +1,4 @@
-"""Which labelled images are learned from, and which are scored: data settings → **splits** → evaluation."""
+"""Which images are learned from, and which are judged: data settings → **splits** → evaluation."""
 
 import hashlib
 from typing import NamedTuple
@@ -6,34 +6,43 @@ from typing import NamedTuple
 import numpy as np
 
 from crosscontext.datasets import DatasetSettings
-from crosscontext.datasets.contract import Dataset, Labels
+from crosscontext.datasets.contract import Annotation, Dataset
 from crosscontext.datasets.subset import Subset
 from crosscontext.errors import DataError
 
 TEST_SHARE = 0.2
 _NAMED_AT_MOST = 5
+_NEEDED: dict[Annotation, str] = {
+    "classes": "labels. Put the images of each class into a sub-folder of that name: DIR/cat/1.jpg, "
+    "DIR/dog/2.jpg.",
+    "boxes": "boxes. Give a folder in the layout of Pascal VOC, or images with a COCO annotation file.",
+    "masks": "masks. Give a folder with the parts train and test, each with images and masks.",
+}
 
 
-class LabelledSplits(NamedTuple):
-    """Training and test images with the same classes."""
+class Parts(NamedTuple):
+    """Images to learn from and images to be judged on, with the same classes."""
 
     train: Dataset
     test: Dataset
     class_names: tuple[str, ...]
+    """Empty where the images have no annotation."""
+
     test_from: str
     """How the test images were found: ``test_data``, ``own`` or ``hash of names``."""
 
 
-def open_labelled(data: DatasetSettings, test_data: DatasetSettings | None) -> LabelledSplits:
+def open_parts(data: DatasetSettings, test_data: DatasetSettings | None, reads: Annotation) -> Parts:
     """Find the training and the test images.
 
     Args:
-        data: its training part is learned from; without `test_data`, its own test part is scored, or else
+        data: its training part is learned from; without `test_data`, its own test part is judged, or else
             a fifth of it that depends on the names of the images alone.
-        test_data: another set to score: its test part if it has one, else all of it.
+        test_data: another set to judge: its test part if it has one, else all of it.
+        reads: annotation that both parts must have.
 
     Raises:
-        DataError: there are no labels, the parts have different classes, or one of them is too small.
+        DataError: there is no such annotation, the parts have different classes, or one of them is too small.
     """
     train, test = data.open()
     if test_data is not None:
@@ -43,9 +52,11 @@ def open_labelled(data: DatasetSettings, test_data: DatasetSettings | None) -> L
         test_from = "own"
     else:
         (train, test), test_from = split_by_name(train), "hash of names"
-    train_labels, test_labels = labels_of(train, "training"), labels_of(test, "test")
-    _check_classes(train_labels, test_labels, test_may_lack=test_from == "hash of names")  # of rare classes
-    return LabelledSplits(train, test, train_labels.class_names, test_from)
+    if reads != "none":
+        _check_annotation(train, "training", reads)
+        _check_annotation(test, "test", reads)
+        _check_classes(train, test, test_may_lack=test_from == "hash of names")  # of rare classes
+    return Parts(train, test, train.class_names, test_from)
 
 
 def split_by_name(dataset: Dataset) -> tuple[Subset, Subset]:
@@ -67,32 +78,27 @@ def split_by_name(dataset: Dataset) -> tuple[Subset, Subset]:
     return Subset(dataset, train), Subset(dataset, test)
 
 
-def labels_of(dataset: Dataset, part: str) -> Labels:
-    """Return the labels.
-
-    Raises:
-        DataError: there are none.
-    """
-    if dataset.labels is None:
+def _check_annotation(dataset: Dataset, part: str, reads: Annotation) -> None:
+    if dataset.annotation != reads:
+        has = {"none": "no labels", "classes": "a class each", "boxes": "boxes", "masks": "masks"}
         raise DataError(
-            f"The {len(dataset.names)} {part} images have no labels, which a score needs. "
-            "Put the images of each class into a sub-folder of that name: DIR/cat/1.jpg, DIR/dog/2.jpg."
+            f"The {len(dataset.names)} {part} images have {has[dataset.annotation]}, "
+            f"but the score needs {_NEEDED[reads]}"
         )
-    return dataset.labels
 
 
-def _check_classes(train: Labels, test: Labels, *, test_may_lack: bool) -> None:
+def _check_classes(train: Dataset, test: Dataset, *, test_may_lack: bool) -> None:
     trained, tested = set(train.class_names), set(test.class_names)
-    if trained == tested:  # one numbering; each class needs images too
-        trained = {train.class_names[i] for i in np.unique(train.classes)}
-        tested = {test.class_names[i] for i in np.unique(test.classes)}
+    if trained == tested and train.labels is not None and test.labels is not None:
+        trained = {train.class_names[i] for i in np.unique(train.labels.classes)}  # each class needs images
+        tested = {test.class_names[i] for i in np.unique(test.labels.classes)}
     problems = [f"the training images lack {_some(tested - trained)}"] if tested - trained else []
     if trained - tested and not test_may_lack:
         problems.append(f"the test images lack {_some(trained - tested)}")
     if problems:
         raise DataError(
             f"Training and test images have different classes: {'; '.join(problems)}. "
-            "Give both parts the same class folders, each with images."
+            "Give both parts the same classes, each with images."
         )
 
 

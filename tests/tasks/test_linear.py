@@ -7,6 +7,7 @@ from crosscontext.errors import DataError
 from crosscontext.features import Features
 from crosscontext.tasks import LinearSettings
 from crosscontext.tasks.linear import stratified
+from measured import right
 
 NUM_CLASSES, WIDTH = 4, 20
 
@@ -32,7 +33,7 @@ def test_the_score_is_that_of_scikit_learn_at_the_chosen_penalty() -> None:
     oracle.fit(scaler.transform(train.values.double().numpy()), train.classes.numpy())
     expected = oracle.score(scaler.transform(test.values.double().numpy()), test.classes.numpy())
     # the scaler of the task has seen the held-in part only
-    assert float(measured.right.double().mean()) == pytest.approx(expected, abs=0.003)
+    assert measured.value == pytest.approx(expected, abs=0.003)
 
 
 def test_test_labels_and_test_images_touch_neither_choice_nor_predictions() -> None:
@@ -44,12 +45,12 @@ def test_test_labels_and_test_images_touch_neither_choice_nor_predictions() -> N
         all_the_same = test._replace(classes=torch.full_like(test.classes, poison))
         (measured,) = LinearSettings().measure(train, all_the_same, seed=0)
         assert measured.details == honest.details
-        poisoned_by_class.append(measured.right)
+        poisoned_by_class.append(right(measured))
     predicted = (
         torch.stack(poisoned_by_class).int().argmax(dim=0)
     )  # where it says class c, the poison c is right
     assert torch.stack(poisoned_by_class).sum(dim=0).eq(1).all()
-    assert torch.equal(predicted == test.classes, honest.right)
+    assert torch.equal(predicted == test.classes, right(honest))
 
     (fewer,) = LinearSettings().measure(train, noisy(400, 1)._replace(values=torch.zeros(400, WIDTH)), seed=0)
     assert fewer.details == honest.details
@@ -76,13 +77,13 @@ def test_all_training_images_are_used_in_the_end() -> None:
     scrambled = train.values.clone()
     scrambled[held_out] = scrambled[held_out].roll(1, dims=0) * -3
     (other,) = settings.measure(train._replace(values=scrambled), test, seed=0)
-    assert not torch.equal(whole.right, other.right)  # the refit has seen the held-out images
+    assert not torch.equal(right(whole), right(other))  # the refit has seen the held-out images
 
 
 def test_the_same_seed_gives_the_same_answers() -> None:
     train, test = noisy(150, 0), noisy(60, 1)
     (first,), (second,) = (LinearSettings().measure(train, test, seed=3) for _ in range(2))
-    assert torch.equal(first.right, second.right)
+    assert torch.equal(right(first), right(second))
     assert first.details == second.details
 
 
@@ -103,4 +104,4 @@ def test_few_images_of_many_dimensions_work() -> None:
     values = torch.randn(12, 200, generator=generator)
     train = Features(values, torch.arange(12) % 2, tuple(map(str, range(12))), {})
     (measured,) = LinearSettings().measure(train, train, seed=0)
-    assert measured.right.all()
+    assert right(measured).all()

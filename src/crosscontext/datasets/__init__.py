@@ -10,12 +10,13 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from crosscontext.datasets.contract import Dataset, Labels, Splits
+from crosscontext.datasets.contract import Annotation, Dataset, Labels, Splits
 from crosscontext.datasets.folder import FolderSettings
 from crosscontext.datasets.named import KNOWN_NAMES, NamedSettings
 from crosscontext.datasets.shapes import ShapesSettings
 
 __all__ = [
+    "Annotation",
     "Dataset",
     "DatasetSettings",
     "FolderSettings",

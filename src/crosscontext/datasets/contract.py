@@ -1,17 +1,22 @@
-"""What a data set offers: named images by index, and labels where they exist.
+"""What a data set offers: named images by index, and labels, boxes or masks where they exist.
 
 files → **datasets** → views
 """
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from crosscontext.shapes import UInt8
+
+Annotation = Literal["none", "classes", "boxes", "masks"]
+"""What is known of the images: nothing, one class each, boxes with a class each, or a class a pixel."""
 
 
 class Labels(NamedTuple):
@@ -36,6 +41,22 @@ class Dataset(ABC):
 
     labels: Labels | None
     """None where the images have no labels."""
+
+    @property
+    def annotation(self) -> Annotation:
+        """What is known of the images."""
+        return "none" if self.labels is None else "classes"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What classes are indices into; empty without annotation."""
+        return () if self.labels is None else self.labels.class_names
+
+    def annotation_digest(self) -> str:
+        """Identify the images by names and annotation, wherever they lie: 16 hexadecimal digits."""
+        classes = None if self.labels is None else self.labels.classes.tolist()
+        listed = json.dumps([self.class_names, list(self.names), classes])
+        return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
     @abstractmethod
     def image(self, index: int) -> Image.Image:

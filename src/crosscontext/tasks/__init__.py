@@ -1,14 +1,14 @@
-"""Tasks: features → measurements. A plain name, e.g. ``knn``, stands for its default settings."""
+"""Tasks: a model and annotated images → measurements. A plain name, e.g. ``knn``, stands for the defaults."""
 
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from crosscontext.tasks.contract import Measurement, Task
+from crosscontext.tasks.contract import FeatureTask, Measurement, Task
 from crosscontext.tasks.knn import KnnSettings
 from crosscontext.tasks.linear import LinearSettings
 
-__all__ = ["KnnSettings", "LinearSettings", "Measurement", "Task", "TaskSettings"]
+__all__ = ["FeatureTask", "KnnSettings", "LinearSettings", "Measurement", "Task", "TaskSettings"]
 
 
 def _from_text(value: object) -> object:

@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
+from crosscontext.confidence import Mean
 from crosscontext.errors import SettingsError
 from crosscontext.features import Features
 from crosscontext.probe import knn_classes
-from crosscontext.tasks.contract import Measurement, Task
+from crosscontext.tasks.contract import FeatureTask, Measurement
 
 
-class KnnSettings(Task):
+class KnnSettings(FeatureTask):
     """Weighted vote of the most similar training images."""
 
     name: Literal["knn"] = "knn"
@@ -37,4 +38,4 @@ class KnnSettings(Task):
         details: dict[str, object] = {"k_above_number_of_images": left_out} if left_out else {}
         predicted = knn_classes(train.values, train.classes, test.values, possible, self.temperature)
         for k, classes in predicted.items():
-            yield Measurement(f"top1_k{k}", torch.eq(classes, test.classes), details)
+            yield Measurement(f"top1_k{k}", Mean(torch.eq(classes, test.classes)), details)

@@ -8,14 +8,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from crosscontext.confidence import Mean
 from crosscontext.errors import DataError
 from crosscontext.features import Features
 from crosscontext.probe import Logistic, PrincipalAxes, Standard, fit_logistic
 from crosscontext.shapes import Bool, Int64
-from crosscontext.tasks.contract import Measurement, Task
+from crosscontext.tasks.contract import FeatureTask, Measurement
 
 
-class LinearSettings(Task):
+class LinearSettings(FeatureTask):
     """Multinomial logistic regression on standardised features."""
 
     name: Literal["linear"] = "linear"
@@ -50,7 +51,7 @@ class LinearSettings(Task):
 
         logistic = fit_logistic(values, classes, axes, penalty, logistic)
         right = torch.eq(logistic.predict(standard.apply(test.values)), test.classes)
-        yield Measurement("top1", right, {"penalty": penalty, "held_out_top1": accuracy})
+        yield Measurement("top1", Mean(right), {"penalty": penalty, "held_out_top1": accuracy})
 
 
 def stratified(classes: Int64[Tensor, " N"], share: float, seed: int) -> Bool[Tensor, " N"]:

@@ -1,0 +1,60 @@
+"""One model before its examination: model, images → **subjects** → tasks."""
+
+import copy
+from functools import cached_property
+
+from crosscontext.encoders import Encoder
+from crosscontext.errors import SettingsError
+from crosscontext.features import FeatureModel, Features, extract
+from crosscontext.splits import Parts
+
+
+class Subject:
+    """What a task may use of a model; features are computed when they are first asked for.
+
+    Args:
+        name: of the model, e.g. ``encoder`` or ``pixels``.
+        model: is never changed.
+        parts: images to learn from, and images to be judged on.
+        seed: of whatever a task draws, in [0, 2³²).
+        batch_size: images loaded at once.
+        workers: threads that decode; 0 counts as 1.
+    """
+
+    def __init__(
+        self, name: str, model: FeatureModel, parts: Parts, seed: int, batch_size: int = 256, workers: int = 2
+    ):
+        self.name, self.model, self.parts, self.seed = name, model, parts, seed
+        self.batch_size, self.workers = batch_size, workers
+
+    @cached_property
+    def train(self) -> Features:
+        """Features of the training images.
+
+        Raises:
+            DataError: not a single image can be read.
+            NonFiniteError: the model gives features that are no numbers.
+        """
+        return extract(self.model, self.parts.train, self.batch_size, self.workers)
+
+    @cached_property
+    def test(self) -> Features:
+        """Features of the test images; errors as of `train`."""
+        return extract(self.model, self.parts.test, self.batch_size, self.workers)
+
+    @property
+    def has_network(self) -> bool:
+        """Whether there is a network that can be trained further."""
+        return isinstance(self.model, Encoder)
+
+    def network(self) -> Encoder:
+        """Copy the network, for tasks that train it or read its stage maps; on the device of the model.
+
+        Raises:
+            SettingsError: the model is none, as raw pixels are.
+        """
+        if not isinstance(self.model, Encoder):
+            raise SettingsError(
+                f"The task needs a network, and {self.name} has none. Leave {self.name} out of references."
+            )
+        return copy.deepcopy(self.model).requires_grad_(True)
