@@ -116,6 +116,18 @@ def test_embeddings_of_all_contexts_are_unit_rows_of_the_chosen_widths() -> None
         torch.testing.assert_close(rows.norm(dim=1), torch.ones(4), atol=1e-6, rtol=0)
 
 
+def test_a_norm_in_the_projections_stands_between_its_layers_and_makes_the_bias_idle() -> None:
+    heads = (
+        ContextSettings(hidden_norm=True, hidden_width=32).build(BACKBONE.build(), {"global", "hyper"}).heads
+    )
+    for head in heads.values():
+        project = head.get_submodule("project")
+        kinds = [type(module).__name__ for module in project.children()]
+        assert kinds == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+        assert project.get_submodule("0").bias is None
+        assert project.get_submodule("1").weight.shape == (32,)
+
+
 @pytest.mark.parametrize("only", ["global", "hyper"])
 def test_only_the_contexts_asked_for_are_computed_and_their_values_stay(only: str) -> None:
     network = ContextSettings().build(BACKBONE.build(), {"global", "hyper"})

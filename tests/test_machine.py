@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from crosscontext.errors import SettingsError
-from crosscontext.machine import choose_device, describe_machine, settle_compile, settle_precision
+from crosscontext.machine import (
+    choose_device,
+    describe_machine,
+    settle_compile,
+    settle_precision,
+    settle_winograd,
+)
 
 
 def test_auto_is_a_device_that_is_there() -> None:
@@ -54,3 +60,8 @@ def test_what_is_said_about_precision_and_compiling_is_kept() -> None:
     assert settle_compile("auto", torch.device("cuda"), 2000)
     assert not settle_compile("auto", torch.device("cuda"), 1999)
     assert not settle_compile(False, torch.device("cuda"), 10**6)
+    assert settle_winograd("auto", cpu, "float32", False)
+    assert not settle_winograd("auto", cpu, "float32", True)
+    assert not settle_winograd("auto", cpu, "bfloat16", False)
+    assert not settle_winograd("auto", torch.device("cuda"), "float32", False)
+    assert not settle_winograd(False, cpu, "float32", False)

@@ -30,6 +30,10 @@ class ContextSettings(Settings):
     hidden_width: int = 512
     """Hidden width of both projections; published for ImageNet: 4096."""
 
+    hidden_norm: bool = False
+    """BatchNorm after the hidden layer of both projections, as small-data recipes have it (SimCLR, SCE);
+    published: no."""
+
     hyper_stages: tuple[int, ...] = (-2, -1)
     """Stages stacked into the hypercolumn, counted as in a Python list: -1 is the last one."""
 
@@ -49,7 +53,9 @@ class ContextSettings(Settings):
             )
         heads: dict[str, nn.Module] = {}
         if "global" in names:
-            heads["global"] = GlobalContext(stages[-1].channels, self.hidden_width, self.global_width)
+            heads["global"] = GlobalContext(
+                stages[-1].channels, self.hidden_width, self.global_width, self.hidden_norm
+            )
         if "hyper" in names:
             heads["hyper"] = HypercolumnContext(
                 [stages[i].channels for i in self.hyper_stages],
@@ -57,6 +63,7 @@ class ContextSettings(Settings):
                 self.hidden_width,
                 self.hyper_width,
                 self.hyper_stages,
+                self.hidden_norm,
             )
         return ContextNetwork(backbone, heads)
 
@@ -66,9 +73,11 @@ class ContextSettings(Settings):
         return {name: width for name, width in widths.items() if name in names}
 
 
-def projection(width_in: int, hidden_width: int, width_out: int) -> nn.Sequential:
-    """The MLP at the end of every context: Linear, ReLU, Linear."""
-    return nn.Sequential(nn.Linear(width_in, hidden_width), nn.ReLU(), nn.Linear(hidden_width, width_out))
+def projection(width_in: int, hidden_width: int, width_out: int, hidden_norm: bool) -> nn.Sequential:
+    """The MLP at the end of every context: Linear, BatchNorm if asked for, ReLU, Linear."""
+    norm = [nn.BatchNorm1d(hidden_width)] if hidden_norm else []
+    hidden = nn.Linear(width_in, hidden_width, bias=not norm)
+    return nn.Sequential(hidden, *norm, nn.ReLU(), nn.Linear(hidden_width, width_out))
 
 
 def pool(stage_map: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C"]:
@@ -79,9 +88,9 @@ def pool(stage_map: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C"]:
 class GlobalContext(nn.Module):
     """Last stage map → global average → MLP."""
 
-    def __init__(self, channels: int, hidden_width: int, width: int):
+    def __init__(self, channels: int, hidden_width: int, width: int, hidden_norm: bool = False):
         super().__init__()
-        self.project = projection(channels, hidden_width, width)
+        self.project = projection(channels, hidden_width, width, hidden_norm)
 
     def forward(self, maps: Sequence[Tensor]) -> Float[Tensor, "B D"]:
         """Embed the image as a whole; rows are not normalised yet."""
@@ -100,6 +109,7 @@ class HypercolumnContext(nn.Module):
         hidden_width: of the MLP.
         width: of the embedding.
         stages: which maps to choose; the grid is that of the last one named.
+        hidden_norm: whether the MLP has a BatchNorm.
     """
 
     def __init__(
@@ -109,6 +119,7 @@ class HypercolumnContext(nn.Module):
         hidden_width: int,
         width: int,
         stages: Sequence[int],
+        hidden_norm: bool = False,
     ):
         super().__init__()
         self.stages = tuple(stages)
@@ -117,7 +128,7 @@ class HypercolumnContext(nn.Module):
             nn.BatchNorm2d(mixed_channels),
             nn.ReLU(),
         )
-        self.project = projection(mixed_channels, hidden_width, width)
+        self.project = projection(mixed_channels, hidden_width, width, hidden_norm)
 
     def forward(self, maps: Sequence[Tensor]) -> Float[Tensor, "B D"]:
         """Embed the stacked maps; rows are not normalised yet."""

@@ -60,6 +60,22 @@ def settle_compile(compile: bool | Literal["auto"], device: torch.device, steps:
     return device.type == "cuda" and (steps or _LONG_RUN) >= _LONG_RUN
 
 
+def settle_winograd(
+    winograd: bool | Literal["auto"], device: torch.device, precision: Precision, compile: bool
+) -> bool:
+    """Settle "auto": on CPUs, in float32, where nothing is compiled.
+
+    Args:
+        winograd: as set.
+        device: of the run.
+        precision: of the run, settled.
+        compile: whether the networks are compiled.
+    """
+    if winograd != "auto":
+        return winograd
+    return device.type == "cpu" and precision == "float32" and not compile
+
+
 def keep_memory() -> None:
     """Tell the C library to keep freed memory for the next step instead of returning it to the system.
 

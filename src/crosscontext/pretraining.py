@@ -27,6 +27,7 @@ from crosscontext.settings import dump_yaml
 from crosscontext.stepping import Stepper
 from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
 from crosscontext.views import finish_views
+from crosscontext.winograd import train_by_winograd
 
 __all__ = ["PretrainSettings", "pretrain"]
 
@@ -178,6 +179,8 @@ def build_method(settings: PretrainSettings, plan: Plan, device: torch.device) -
     torch.manual_seed(settings.seed)
     method: Method = settings.method.build(settings.backbone.build(), plan)
     method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    if settings.winograd is True:
+        train_by_winograd(method)
     return method.train()
 
 

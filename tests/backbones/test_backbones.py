@@ -14,6 +14,7 @@ from crosscontext.errors import CheckpointError, SettingsError
 SIZE = 64
 RESNETS = [
     ResNetSettings(depth=10, width=0.25, stem="small"),
+    ResNetSettings(depth=10, width=0.5, stem="medium"),
     ResNetSettings(depth=10, width=0.5, stem="large"),
     ResNetSettings(depth=18, width=0.25, stem="large"),
     ResNetSettings(depth=18, stem="small"),
@@ -109,7 +110,7 @@ def test_a_resnet_of_torchvision_gives_the_same_maps() -> None:
         torch.testing.assert_close(mine, reference, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("stem", ["small", "large"])
+@pytest.mark.parametrize("stem", ["small", "medium", "large"])
 def test_residual_branches_start_at_zero_and_all_other_normalisations_as_identities(stem: str) -> None:
     backbone = parse({"name": "resnet", "depth": 10, "width": 0.5, "stem": stem}).build()
     norms = {

@@ -25,9 +25,9 @@ class ResNetSettings(Settings):
     width: float = Field(1.0, gt=0)
     """Multiplies the channels of all layers, 64 to 512 of them; 0.25 suits a computer without GPU."""
 
-    stem: Literal["auto", "small", "large"] = "auto"
-    """small: one 3×3 convolution of stride 1, for images below 64 px. large: 7×7 of stride 2 and max-pooling.
-    auto: by the image size."""
+    stem: Literal["auto", "small", "medium", "large"] = "auto"
+    """small: one 3×3 convolution of stride 1, for images below 64 px. medium: the same of stride 2, for a
+    quarter of the cost. large: 7×7 of stride 2 and max-pooling. auto: small or large, by the image size."""
 
     weights: AbsolutePath | None = None
     """Start from this file (.safetensors, or a PyTorch state dict) instead of random weights."""
@@ -59,18 +59,18 @@ class ResNet(Backbone):
         model: Any = TimmResNet(
             cast(Any, block), blocks, num_classes=0, global_pool="", channels=tuple(channels)
         )
-        small = settings.stem == "small"
-        if small or stem_channels != model.bn1.num_features:  # timm fixes the stem at 64 channels
-            kernel, stride, padding = (3, 1, 1) if small else (7, 2, 3)
-            model.conv1 = nn.Conv2d(3, stem_channels, kernel, stride, padding, bias=False)
+        pools = settings.stem not in ("small", "medium")
+        if not pools or stem_channels != model.bn1.num_features:  # timm fixes the stem at 64 channels
+            kernel, stride = (7 if pools else 3), (1 if settings.stem == "small" else 2)
+            model.conv1 = nn.Conv2d(3, stem_channels, kernel, stride, kernel // 2, bias=False)
             model.bn1 = nn.BatchNorm2d(stem_channels)
             for name, layer in make_blocks((block,) * 4, tuple(channels), blocks, stem_channels)[0]:
                 setattr(model, name, layer)
-        if small:
+        if not pools:
             model.maxpool = nn.Identity()
         model.init_weights(zero_init_last=True)  # residual branches start at zero (arXiv 1706.02677)
         self.model = model
-        first_stride = 1 if small else 4
+        first_stride = {"small": 1, "medium": 2}.get(settings.stem, 4)
         self.stages = tuple(
             Stage(f"layer{i + 1}", channels[i] * block.expansion, first_stride * 2**i) for i in range(4)
         )
