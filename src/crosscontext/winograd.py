@@ -4,6 +4,7 @@ Source: Lavin and Gray, arXiv 1509.09308: F(4×4, 3×3), where windows of 6×6 p
 Outputs differ from those of a direct convolution by rounding, about 1e-5 of the largest one.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ _TILE = 4
 _WINDOW = 6
 _LEAST_CHANNELS = 128
 _LEAST_TILES = 8
+_LEAST_SAVING = 2
 
 _OF_INPUT = (  # section 4.3 of the paper: Bᵀ, G and Aᵀ
     (4.0, 0, -5, 0, 1, 0),
@@ -77,8 +79,7 @@ class WinogradConv2d(nn.Module):
     """A convolution for which `pays` is true, for inference: its weights are transformed once.
 
     Args:
-        direct: the convolution; it is kept for inputs of so few tiles that reading four times as many weights
-            would cost more than is saved.
+        direct: the convolution; it is kept for inputs too small to gain.
     """
 
     weight: Tensor
@@ -90,7 +91,7 @@ class WinogradConv2d(nn.Module):
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         """Convolve; the output is in channels_last."""
-        if _num_tiles(images) < _LEAST_TILES:
+        if not _suits(images):
             directly: Tensor = self.direct(images)
             return directly
         output = _assemble(torch.bmm(_windows(images), self.weight), images)
@@ -102,7 +103,7 @@ class TrainedWinogradConv2d(nn.Conv2d):
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K H W"]:
         """Convolve; the output is in channels_last."""
-        if not self.training or _num_tiles(images) < _LEAST_TILES or images.dtype != torch.float32:
+        if not self.training or images.dtype != torch.float32 or not _suits(images):
             return super().forward(images)
         output: Tensor = _Winograd.apply(images, self.weight)
         return output if self.bias is None else output + self.bias.view(-1, 1, 1)
@@ -131,7 +132,7 @@ class _Winograd(torch.autograd.Function):
         return of_images, of_weight
 
 
-def _kron(rows: tuple[tuple[float, ...], ...]) -> Tensor:
+def _kron(rows: Sequence[Sequence[float | int]]) -> Tensor:
     """Make one matrix for both sides of a tile out of that for one side."""
     along_one_side = torch.tensor(rows)
     return torch.kron(along_one_side, along_one_side)
@@ -143,9 +144,12 @@ def _grid(images: Tensor) -> tuple[int, int]:
     return -(-height // _TILE), -(-width // _TILE)
 
 
-def _num_tiles(images: Tensor) -> int:
+def _suits(images: Tensor) -> bool:
+    """Tell whether the images fill their tiles, and make enough of them to pay for four times the weights."""
     rows, columns = _grid(images)
-    return len(images) * rows * columns
+    height, width = images.shape[2:]
+    multiplications, directly = _WINDOW**2 * rows * columns, 9 * height * width
+    return len(images) * rows * columns >= _LEAST_TILES and directly >= _LEAST_SAVING * multiplications
 
 
 def _transform_weight(weight: Float[Tensor, "K C 3 3"]) -> Float[Tensor, "36 C K"]:
