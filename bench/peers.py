@@ -104,7 +104,7 @@ class PeerEncoder(nn.Module):
     def __init__(self, model: LightlyMoCo):
         super().__init__()
         self.backbone, self.width = model.backbone, model.channels
-        self.preprocess = Preprocessing.for_size(32)
+        self.preprocess = self.preprocessing = Preprocessing.for_size(32)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute one vector an image: the global average of the last maps."""

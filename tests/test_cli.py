@@ -11,13 +11,16 @@ import yaml
 from PIL import Image
 
 from crosscontext.cli import VERBS, main
+from crosscontext.comparison import CompareSettings
 from crosscontext.complaints import spelled
 from crosscontext.evaluation import EvaluateSettings
 from crosscontext.fields import places
 from crosscontext.layers import COMMAND_LINE
 from crosscontext.pretraining import PretrainSettings
 from crosscontext.preview import PreviewSettings
+from crosscontext.results import append_results
 from crosscontext.settings import Settings
+from handmade import score
 
 SLOW_PACKAGES = ("torch", "torchvision", "timm", "numpy", "sklearn", "pydantic", "rich", "yaml")
 
@@ -178,11 +181,63 @@ def test_evaluate_without_a_run_asks_for_it(capsys: pytest.CaptureFixture[str]) 
     assert "crosscontext evaluate RUN" in capsys.readouterr().err
 
 
+def test_evaluate_takes_a_recipe_below_the_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("data: shapes\ntasks: [{name: knn, k: [3]}]\nimage_size: 24\n")
+    assert main(["evaluate", "run", str(recipe), "--image-size", "16", "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["run"], printed["image_size"], printed["data"]["name"]) == ("run", 16, "shapes")
+    assert printed["tasks"][0]["k"] == [3]
+    assert main(["evaluate", "run", "cifar11"]) == 2
+    assert "No recipe 'cifar11' for evaluate" in capsys.readouterr().err
+    assert main(["evaluate", "run", str(recipe), "more"]) == 2
+    assert "Unexpected argument 'more'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two_runs(tmp_path: Path) -> list[str]:
+    for name, value in (("cgh", 0.53), ("moco", 0.52)):
+        (tmp_path / name).mkdir()
+        append_results(tmp_path / name / "results.jsonl", [score(value), score(0.3, model="pixels")])
+        (tmp_path / name / "config.yaml").write_text(f"seed: 0\nmethod: {{name: {name}}}\n")
+    return [str(tmp_path / "cgh"), str(tmp_path / "moco")]
+
+
+def test_compare_prints_a_table_in_each_format(
+    two_runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", *two_runs]) == 0
+    assert "| knn top1_k20 | 53.0 [28.0, 78.0] |" in capsys.readouterr().out
+    assert main(["compare", *two_runs, "--format", "csv", "--baseline", "pixels"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("knn,top1_k20,,share,")
+    assert main(["compare", "--runs", *two_runs, "--format", "json", "--labels", "a", "b"]) == 0
+    assert json.loads(capsys.readouterr().out)["labels"] == ["a", "b", "pixels"]
+
+
+def test_compare_tells_what_it_leaves_out_apart_from_the_table(
+    two_runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (Path(two_runs[0]) / "results.jsonl").open("a") as file:
+        file.write('{"task": "kn')
+    assert main(["compare", *two_runs]) == 0
+    printed = capsys.readouterr()
+    assert "torn lines are left out: 3" in printed.err
+    assert "torn" not in printed.out
+
+
+def test_compare_without_runs_asks_for_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare"]) == 2
+    assert "crosscontext compare RUN..." in capsys.readouterr().err
+
+
 def test_verbs_and_options_are_frozen() -> None:
     """A change here breaks the scripts of users: it needs a line in the changelog."""
     kinds: dict[str, type[Settings]] = {
         "pretrain": PretrainSettings,
         "evaluate": EvaluateSettings,
+        "compare": CompareSettings,
         "views": PreviewSettings,
     }
     assert kinds.keys() == VERBS.keys()

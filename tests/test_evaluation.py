@@ -1,4 +1,5 @@
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,10 @@ from PIL import Image
 
 from conftest import paint
 from crosscontext.backbones import ResNetSettings
-from crosscontext.encoders import Preprocessing, encoder_of, save_encoder
+from crosscontext.encoders import Preprocessing, encoder_of, load_encoder, save_encoder
 from crosscontext.errors import CheckpointError, DataError, SettingsError
 from crosscontext.evaluation import EvaluateSettings, evaluate
-from crosscontext.results import read_results
+from crosscontext.results import Score, read_results
 from crosscontext.run_folder import RunFolder
 from crosscontext.tasks import KnnSettings
 
@@ -58,12 +59,38 @@ def test_an_encoder_file_is_as_good_as_its_run_folder(run: Path) -> None:
     assert len(read_results(run / "results.jsonl").scores) == 4
 
 
+def without_times(scores: Sequence[Score]) -> list[dict[str, object]]:
+    return [score.model_dump(exclude={"seconds", "created"}) for score in scores]
+
+
 def test_scores_repeat_exactly_but_for_their_times(run: Path) -> None:
-    first, second = (
-        [score.model_dump(exclude={"seconds", "created"}) for score in evaluate(settings(run))]
-        for _ in range(2)
-    )
+    first, second = (without_times(evaluate(settings(run, cache=False))) for _ in range(2))
     assert first == second
+    assert not (run / "features").exists()
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 1}, {"batch_size": 7, "workers": 3}, {"workers": 0}])
+def test_batch_size_and_workers_change_no_score(run: Path, change: dict[str, int]) -> None:
+    usual = evaluate(settings(run, cache=False))
+    changed = evaluate(settings(run, cache=False, **change))
+    assert without_times(changed) == without_times(usual)
+
+
+def test_features_of_earlier_commands_are_used_and_change_no_score(run: Path) -> None:
+    said: list[str] = []
+    plain = evaluate(settings(run, cache=False))
+    first = evaluate(settings(run))
+    assert len(list((run / "features").iterdir())) == 4  # of encoder and random, for training and test images
+    second = evaluate(settings(run), said.append)
+    assert without_times(plain) == without_times(first) == without_times(second)
+    assert sum("were computed before" in line for line in said) == 4
+    assert [line for line in said if "computing" in line and not line.startswith("pixels: ")] == []
+
+
+def test_tasks_share_the_features_of_a_model(run: Path) -> None:
+    said: list[str] = []
+    evaluate(settings(run, cache=False, references=[]), said.append)
+    assert sum("computing features" in line for line in said) == 2  # of training and test images
 
 
 def test_models_share_a_protocol_and_tasks_do_not(run: Path) -> None:
@@ -137,6 +164,28 @@ def test_test_labels_have_no_say_in_what_is_learned(run: Path, image_folder: Pat
     for honest_score, poisoned_score in zip(honest_scores, poisoned_scores, strict=True):
         assert poisoned_score.value == pytest.approx(1 - honest_score.value)
         assert poisoned_score.details == honest_score.details
+        assert poisoned_score.checkpoint_digest == honest_score.checkpoint_digest
+
+
+def test_permuted_test_labels_change_no_choice_and_no_model(
+    run: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    honest = sorted(image_folder.glob("*/*.jpg"))
+    permuted = np.random.default_rng(0).permutation(len(honest))
+    for picture, other in zip(honest, permuted, strict=True):
+        copy = tmp_path / "poisoned" / honest[other].parent.name / picture.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(picture.read_bytes())
+    tasks = [KnnSettings(k=(1, 5)), "linear"]
+    kept, poisoned = (
+        evaluate(settings(run, data=image_folder, test_data=folder, tasks=tasks))
+        for folder in (image_folder, tmp_path / "poisoned")
+    )
+    for one, other_score in zip(kept, poisoned, strict=True):
+        assert other_score.value < one.value - 0.2  # the poison is strong
+        assert other_score.details == one.details
+        assert other_score.checkpoint_digest == one.checkpoint_digest
+    assert {score.task for score in kept if len(score.details) > 1} == {"linear"}  # which has choices
 
 
 def test_without_labels_the_error_says_how_to_give_them(run: Path, tmp_path: Path) -> None:
@@ -163,3 +212,44 @@ def test_names_of_tasks_stand_for_their_settings(run: Path) -> None:
     assert EvaluateSettings.model_validate({"run": run, "tasks": ["knn", "linear"]}) == EvaluateSettings(
         run=run
     )
+
+
+def test_the_start_of_the_run_is_a_reference(run: Path, image_folder: Path) -> None:
+    weights = load_encoder(run).backbone.model.state_dict()
+    torch.save(weights, run / "start.pt")
+    (run / "config.yaml").write_text(
+        f"data: {{name: folder, path: {image_folder}}}\nbackbone: {{name: resnet, weights: {run}/start.pt}}\n"
+    )
+    scores = evaluate(settings(run, references=["start"]))
+    assert [score.model for score in scores] == ["encoder", "encoder", "start", "start"]
+    assert [score.value for score in scores[:2]] == [score.value for score in scores[2:]]
+    assert len({score.checkpoint_digest for score in scores}) == 1
+
+
+def test_other_encoders_are_scored_under_the_same_protocol_and_each_says_what_it_saw(
+    run: Path, tmp_path: Path
+) -> None:
+    colours = Preprocessing(image_size=64, crop_fraction=0.875, mean=(0.5, 0.5, 0.5), std=(1, 1, 1))
+    (tmp_path / "theirs").mkdir()
+    save_encoder(tmp_path / "theirs/encoder.safetensors", encoder_of(NARROW.build(), NARROW, colours, step=3))
+    scores = evaluate(settings(run, tasks=["linear"], references=["pixels", str(tmp_path / "theirs")]))
+    assert [score.model for score in scores] == ["encoder", "pixels", "theirs"]
+    assert len({score.protocol_digest for score in scores}) == 1
+    own, _, theirs = (score.details["preprocessing"] for score in scores)
+    assert own == Preprocessing.for_size(16).model_dump(mode="json")
+    assert theirs == {"image_size": 16, "crop_fraction": 1.0, "mean": [0.5, 0.5, 0.5], "std": [1, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("references", "complaint"),
+    [
+        (["pixels", "pixels"], r"Two models would be called pixels"),
+        (["start"], "it started from random ones"),
+    ],
+)
+def test_what_cannot_be_a_reference_is_refused_before_anything_is_scored(
+    run: Path, references: list[str], complaint: str
+) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        evaluate(settings(run, references=references))
+    assert not (run / "results.jsonl").exists()

@@ -8,10 +8,12 @@ from PIL import Image
 import crosscontext
 
 PUBLIC = [
+    "CompareSettings",
     "Encoder",
     "EvaluateSettings",
     "PretrainSettings",
     "Score",
+    "compare",
     "evaluate",
     "extract",
     "load",
@@ -41,11 +43,13 @@ def test_importing_the_package_does_nothing_else() -> None:
 
 
 def test_submodules_do_not_hide_functions() -> None:
+    import crosscontext.comparison
     import crosscontext.evaluation
     import crosscontext.pretraining
 
     assert crosscontext.pretrain is crosscontext.pretraining.pretrain
     assert crosscontext.evaluate is crosscontext.evaluation.evaluate
+    assert crosscontext.compare is crosscontext.comparison.compare
 
 
 def test_an_unknown_name_is_answered_with_those_there_are() -> None:

@@ -1,38 +1,21 @@
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
-from pydantic import JsonValue
 
 from crosscontext.errors import RunFolderError
-from crosscontext.results import Score, append_results, digest, pack, read_results, shown, unpack
-
-PROTOCOL: dict[str, JsonValue] = {"task": {"name": "knn", "k": [20]}, "train": {"images": 10, "digest": "ab"}}
-
-
-def score(value: float = 0.5, model: str = "encoder") -> Score:
-    return Score(
-        task="knn",
-        model=model,
-        split="test",
-        metric="top1_k20",
-        unit="share",
-        value=value,
-        low=0.25,
-        high=0.75,
-        n=100,
-        replicates=pack(np.zeros(1000, np.float32)),
-        seed=0,
-        checkpoint_digest="0123456789abcdef",
-        protocol=PROTOCOL,
-        protocol_digest=digest(PROTOCOL),
-        details={},
-        versions={"torch": "2"},
-        seconds=1.5,
-        created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-    )
+from crosscontext.results import (
+    Score,
+    append_results,
+    differences,
+    digest,
+    pack,
+    read_results,
+    shown,
+    unpack,
+)
+from handmade import PROTOCOL, score
 
 
 def test_the_fields_of_a_score_are_frozen() -> None:
@@ -120,6 +103,23 @@ def test_a_digest_depends_on_the_content_and_not_on_the_order_of_keys() -> None:
     assert digest({}) == "44136fa355b3678a"  # of the text {}
 
 
+def test_differences_of_protocols_are_named_by_their_paths() -> None:
+    one = {"task": {"name": "knn", "k": [10, 20]}, "image_size": 32, "seed": 0}
+    other = {"task": {"name": "knn", "k": [10], "temperature": 0.1}, "image_size": 32, "seed": 1}
+    assert differences(one, other) == {
+        "task.k": ([10, 20], [10]),
+        "task.temperature": ("absent", 0.1),
+        "seed": (0, 1),
+    }
+    assert differences(one, one) == {}
+
+
+def test_what_digests_tell_apart_differences_tell_apart() -> None:
+    one, other = {"k": 1}, {"k": 1.0}
+    assert digest(one) != digest(other)
+    assert differences(one, other) == {"k": (1, 1.0)}
+
+
 def test_replicates_come_back_to_the_last_bit() -> None:
     replicates = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     assert np.array_equal(unpack(pack(replicates)), replicates)
@@ -127,4 +127,4 @@ def test_replicates_come_back_to_the_last_bit() -> None:
 
 @pytest.mark.parametrize(("unit", "text"), [("share", "50.0 [25.0, 75.0]"), ("number", "0.5 [0.25, 0.75]")])
 def test_a_share_is_shown_in_per_cent(unit: str, text: str) -> None:
-    assert shown(Score.model_validate(score().model_dump() | {"unit": unit})) == text
+    assert shown(score(unit=unit)) == text

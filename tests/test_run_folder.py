@@ -46,7 +46,8 @@ def used(tmp_path: Path) -> RunFolder:
     """A run folder with all files of a run and two of somebody else."""
     folder = RunFolder(tmp_path / "run")
     folder.claim()
-    for name in (*OWN, "notes.txt", "checkpoints/best.ckpt"):
+    folder.features.mkdir()
+    for name in (*OWN, "features/0123.safetensors", "notes.txt", "checkpoints/best.ckpt"):
         (folder.path / name).write_text(name)
     return folder
 

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from crosscontext.comparison import CompareSettings, compare
     from crosscontext.encoders import Encoder, save_encoder
     from crosscontext.encoders import load_encoder as load
     from crosscontext.evaluation import EvaluateSettings, evaluate
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from crosscontext.results import Score, read_results
 
 __all__ = [
+    "CompareSettings",
     "Encoder",
     "EvaluateSettings",
     "PretrainSettings",
     "Score",
+    "compare",
     "evaluate",
     "extract",
     "load",
@@ -29,10 +32,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CompareSettings": "comparison:CompareSettings",
     "Encoder": "encoders:Encoder",
     "EvaluateSettings": "evaluation:EvaluateSettings",
     "PretrainSettings": "planning:PretrainSettings",
     "Score": "results:Score",
+    "compare": "comparison:compare",
     "evaluate": "evaluation:evaluate",
     "extract": "features:extract",
     "load": "encoders:load_encoder",

@@ -1,6 +1,6 @@
 """The command line: one function a verb. Settings are read here, and errors become lines and exit codes.
 
-recipe + options → **cli** → pretraining · evaluation · preview. Heavy imports wait for their verb.
+recipe + options → **cli** → the verbs. Heavy imports wait for their verb.
 """
 
 import json
@@ -70,23 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def pretrain(arguments: Sequence[str]) -> None:
     """Train a backbone on images without labels."""
     from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.layers import Layer, resolve
+    from crosscontext.layers import resolve
     from crosscontext.pretraining import PretrainSettings
     from crosscontext.pretraining import pretrain as run
-    from crosscontext.recipes import find_recipe, shipped_recipes
+    from crosscontext.recipes import recipe_layers, recipes_known
     from crosscontext.resuming import refuse_changes, saved_layer
-    from crosscontext.settings import load_yaml
     from crosscontext.tracking import console_progress
 
-    shipped = ", ".join(name for name, _ in shipped_recipes("pretrain")) or "none"
-    summary = f"{pretrain.__doc__}\nRECIPE: a YAML file, or the name of a shipped one: {shipped}."
+    summary = f"{pretrain.__doc__}\n{recipes_known('pretrain')}"
     verb = Verb("crosscontext pretrain [RECIPE] [OPTIONS]", summary, PretrainSettings)
     line = parse(arguments, verb)
-    layers = line.layers
-    recipe = _at_most_one(line.positionals)
-    if recipe is not None:
-        path = find_recipe("pretrain", recipe)
-        layers = (Layer(str(path), load_yaml(path)), *layers)
+    _refuse(line.positionals[1:])
+    layers = (*recipe_layers("pretrain", line.positionals), *line.layers)
     saved = None if "help" in line.flags else saved_layer(layers)
     if saved is not None:
         layers = (saved, *layers)
@@ -102,22 +97,24 @@ def pretrain(arguments: Sequence[str]) -> None:
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """Score the encoder of a run, next to pixels and an untrained twin."""
+    """Score the encoder of a run, next to references such as raw pixels."""
     from rich.console import Console
 
     from crosscontext.commandline import Verb, answer, parse
     from crosscontext.evaluation import EvaluateSettings
     from crosscontext.evaluation import evaluate as run
     from crosscontext.layers import COMMAND_LINE, Layer, resolve
+    from crosscontext.recipes import recipe_layers, recipes_known
     from crosscontext.report import score_table
     from crosscontext.run_folder import RunFolder
 
-    summary = f"{evaluate.__doc__}\nRUN: the folder that pretrain wrote."
+    summary = f"{evaluate.__doc__}\nRUN: the folder that pretrain wrote.\n{recipes_known('evaluate')}"
     flags = {"json": "Print the scores as one JSON list, and nothing else."}
-    verb = Verb("crosscontext evaluate RUN [OPTIONS]", summary, EvaluateSettings, flags)
+    verb = Verb("crosscontext evaluate RUN [RECIPE] [OPTIONS]", summary, EvaluateSettings, flags)
     line = parse(arguments, verb)
-    folder = _at_most_one(line.positionals)
-    layers = line.layers if folder is None else (Layer(COMMAND_LINE, {"run": folder}), *line.layers)
+    _refuse(line.positionals[2:])
+    folder = [Layer(COMMAND_LINE, {"run": path}) for path in line.positionals[:1]]
+    layers = (*recipe_layers("evaluate", line.positionals[1:]), *folder, *line.layers)
     if "help" not in line.flags and not any("run" in layer.values for layer in layers):
         raise SettingsError("Missing RUN, the folder that pretrain wrote: crosscontext evaluate RUN.")
     if (text := answer(verb, line.flags, layers)) is not None:
@@ -130,6 +127,29 @@ def evaluate(arguments: Sequence[str]) -> None:
     else:
         Console().print(score_table(scores))
         print(f"encoder: {settings.run if settings.run.is_file() else RunFolder(settings.run).encoder}")
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """Put the scores of several runs side by side, with intervals."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.comparison import CompareSettings
+    from crosscontext.comparison import compare as run
+    from crosscontext.layers import COMMAND_LINE, Layer, resolve
+    from crosscontext.report import comparison_text
+
+    summary = f"{compare.__doc__}\nRUN: folders that evaluate wrote scores into."
+    verb = Verb("crosscontext compare RUN... [OPTIONS]", summary, CompareSettings)
+    line = parse(arguments, verb)
+    layers = line.layers
+    if line.positionals:
+        layers = (Layer(COMMAND_LINE, {"runs": line.positionals}), *layers)
+    elif "help" not in line.flags and not any("runs" in layer.values for layer in layers):
+        raise SettingsError("Missing RUN, the folders that evaluate wrote into: crosscontext compare RUN...")
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    settings = resolve(CompareSettings, layers)
+    print(comparison_text(run(settings, _notify), settings.format))
 
 
 def views(arguments: Sequence[str]) -> None:
@@ -150,6 +170,7 @@ def views(arguments: Sequence[str]) -> None:
 VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
+    "compare": compare,
     "views": views,
 }
 """What the program can do, by the word that asks for it."""
@@ -185,11 +206,6 @@ def _overview() -> str:
         "  crosscontext VERB --help    all options of a verb\n"
         "  crosscontext --version"
     )
-
-
-def _at_most_one(positionals: Sequence[str]) -> str | None:
-    _refuse(positionals[1:])
-    return positionals[0] if positionals else None
 
 
 def _refuse(positionals: Sequence[str]) -> None:

@@ -116,6 +116,12 @@ class Encoder(nn.Module):
             sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return sha.hexdigest()[:16]
 
+    def seeing(self, other: Preprocessing) -> "Encoder":
+        """Take the same network, no copy, with another's size and cut of pictures; colours stay its own."""
+        cut = {"image_size": other.image_size, "crop_fraction": other.crop_fraction}
+        preprocessing = self.preprocessing.model_copy(update=cut)
+        return Encoder(self.backbone, self.card.model_copy(update={"preprocessing": preprocessing}))
+
     def preprocess(self, picture: Image.Image) -> Float[Tensor, "3 S S"]:
         """Turn a picture into an input; stack several to a batch."""
         return self.preprocessing(picture)

@@ -5,11 +5,10 @@ Every task is also run on the references, under the same protocol: an encoder sa
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import torch
 from pydantic import Field
@@ -18,18 +17,16 @@ from crosscontext.confidence import CONFIDENCE, RESAMPLES, interval, resample
 from crosscontext.datasets import Annotation, Dataset, DatasetSettings
 from crosscontext.encoders import Encoder, Preprocessing, load_encoder
 from crosscontext.errors import SettingsError
-from crosscontext.features import FeatureModel
+from crosscontext.feature_store import FeatureStore
 from crosscontext.layers import Layer, resolve
 from crosscontext.machine import Device, choose_device, keep_memory
-from crosscontext.references import Pixels, random_twin
+from crosscontext.references import Pixels, Reference, build_reference, name_of
 from crosscontext.results import Score, append_results, digest, pack, shown
 from crosscontext.run_folder import RunFolder
 from crosscontext.settings import Settings, load_yaml
 from crosscontext.splits import open_parts
 from crosscontext.subjects import Subject
 from crosscontext.tasks import KnnSettings, LinearSettings, Task, TaskSettings
-
-Reference = Literal["pixels", "random"]
 
 
 class EvaluateSettings(Settings):
@@ -51,7 +48,8 @@ class EvaluateSettings(Settings):
 
     references: tuple[Reference, ...] = ("pixels", "random")
     """What the encoder is compared with. pixels: the images themselves. random: the same backbone, untrained
-    but for BatchNorm statistics."""
+    but for BatchNorm statistics. start: the weights that its pretraining started from. A path: another run or
+    encoder file. timm:MODEL:FILE: a model of timm, by its name there, with the weights in a file."""
 
     image_size: int | None = Field(None, ge=8)
     """Side of the images in pixels; by default that of the run."""
@@ -71,6 +69,10 @@ class EvaluateSettings(Settings):
     workers: int = Field(2, ge=0)
     """Threads that decode images; 0 counts as 1."""
 
+    cache: bool = True
+    """Keep the features of the networks in the folder `features` beside the results, and use those kept there
+    before; it does not change the scores."""
+
 
 def evaluate(settings: EvaluateSettings, notify: Callable[[str], None] = lambda _: None) -> list[Score]:
     """Score an encoder and its references.
@@ -83,7 +85,8 @@ def evaluate(settings: EvaluateSettings, notify: Callable[[str], None] = lambda 
         One score for each model, task and metric. They are in `results.jsonl` already.
 
     Raises:
-        SettingsError: there is nothing to take the data from, or a setting does not suit it.
+        SettingsError: there is nothing to take the data from, a setting does not suit it, or there is no such
+            reference.
         DataError: images or labels are missing, or the classes of the two parts differ.
         CheckpointError: there is no encoder, or it cannot be read.
         RunFolderError: the scores cannot be written.
@@ -95,11 +98,17 @@ def evaluate(settings: EvaluateSettings, notify: Callable[[str], None] = lambda 
     folder = RunFolder(settings.run if settings.run.is_dir() else settings.run.parent)
     data = settings.data or _data_of_run(folder, settings.run)
     parts = open_parts(data, settings.test_data, _annotation(settings.tasks))
+    models = _models(settings, encoder, parts.train, folder)
+    store = FeatureStore(folder.features if settings.cache else None, notify)
     classes = f" of {len(parts.class_names)} classes" if parts.class_names else ""
     numbers = f"{len(parts.train.names)} training and {len(parts.test.names)} test images"
     notify(f"{numbers}{classes} (test images: {parts.test_from})")
     conditions: dict[str, object] = {
-        "preprocessing": encoder.preprocessing.model_dump(mode="json"),
+        "preprocessing": {
+            "image_size": encoder.preprocessing.image_size,
+            "crop_fraction": encoder.preprocessing.crop_fraction,
+            "colours": "as each model expects them",
+        },
         "train": _identity(data, parts.train),
         "test": _identity(settings.test_data or data, parts.test),
         "test_from": parts.test_from,
@@ -107,8 +116,8 @@ def evaluate(settings: EvaluateSettings, notify: Callable[[str], None] = lambda 
         "interval": f"percentile bootstrap over the test images, {CONFIDENCE:.0%}, {RESAMPLES} resamples",
     }
     scores: list[Score] = []
-    for name, model in _models(settings, encoder, parts.train):
-        subject = Subject(name, model, parts, settings.seed, settings.batch_size, settings.workers)
+    for name, model in models.items():
+        subject = Subject(name, model, parts, settings.seed, settings.batch_size, settings.workers, store)
         for task in settings.tasks:
             if task.takes_network and not subject.has_network:
                 notify(f"{name}: no {task.name}, which needs a network")
@@ -125,15 +134,14 @@ def _take(
     task: Task, subject: Subject, conditions: Mapping[str, object], notify: Callable[[str], None]
 ) -> list[Score]:
     """Run one task on one model."""
-    if not task.takes_network:
-        notify(f"{subject.name}: computing features")
-        if skipped := [*subject.train.skipped, *subject.test.skipped]:
-            named = ", ".join(skipped[:5])
-            notify(f"{subject.name}: {len(skipped)} unreadable images are left out: {named}")
+    if not task.takes_network and (skipped := [*subject.train.skipped, *subject.test.skipped]):
+        named = ", ".join(skipped[:5])
+        notify(f"{subject.name}: {len(skipped)} unreadable images are left out: {named}")
     started = time.perf_counter()
     measurements = list(task.judge(subject))
     seconds = time.perf_counter() - started
     protocol: dict[str, object] = {"task": task.model_dump(mode="json"), **conditions}
+    preprocessing = subject.model.preprocessing.model_dump(mode="json")
     versions = {package: version(package) for package in ("crosscontext", "torch")}
     scores = []
     for measurement in measurements:
@@ -155,7 +163,7 @@ def _take(
                 checkpoint_digest=subject.model.digest,
                 protocol=protocol,
                 protocol_digest=digest(protocol),
-                details=measurement.details,
+                details={**measurement.details, "preprocessing": preprocessing},
                 versions={"python": platform.python_version(), **versions},
                 seconds=seconds,
                 created=datetime.now(UTC),
@@ -165,15 +173,22 @@ def _take(
 
 
 def _models(
-    settings: EvaluateSettings, encoder: Encoder, train: Dataset
-) -> Iterator[tuple[str, FeatureModel]]:
-    """The encoder first, then the references, each built when it is its turn."""
-    yield "encoder", encoder
+    settings: EvaluateSettings, encoder: Encoder, train: Dataset, folder: RunFolder
+) -> dict[str, Encoder | Pixels]:
+    """The encoder first, then the references; what cannot be built is known before anything is computed."""
+    models: dict[str, Encoder | Pixels] = {"encoder": encoder}
     for reference in settings.references:
-        if reference == "pixels":
-            yield reference, Pixels(encoder.preprocessing)
-        else:
-            yield reference, random_twin(encoder, train, settings.seed, settings.workers)
+        name = name_of(reference)
+        if name in models:
+            raise SettingsError(
+                f"Two models would be called {name} in the scores, the latter being {reference}. "
+                "Leave one of them out, or rename its file or folder."
+            )
+        started_from = _start_of_run(folder) if reference == "start" else None
+        models[name] = build_reference(
+            reference, encoder, train, started_from, settings.seed, settings.workers
+        )
+    return models
 
 
 def _annotation(tasks: Sequence[Task]) -> Annotation:
@@ -199,16 +214,13 @@ def _identity(data: DatasetSettings, dataset: Dataset) -> dict[str, object]:
 def _encoder(settings: EvaluateSettings) -> Encoder:
     encoder = load_encoder(settings.run)
     if settings.image_size is not None:
-        crop_fraction = Preprocessing.for_size(settings.image_size).crop_fraction
-        size = {"image_size": settings.image_size, "crop_fraction": crop_fraction}
-        preprocessing = encoder.preprocessing.model_copy(update=size)
-        encoder = Encoder(encoder.backbone, encoder.card.model_copy(update={"preprocessing": preprocessing}))
+        encoder = encoder.seeing(Preprocessing.for_size(settings.image_size))
     device = choose_device(settings.device)
     return encoder.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
 
 
 def _data_of_run(folder: RunFolder, run: Path) -> DatasetSettings:
-    config = load_yaml(folder.config) if folder.config.exists() else {}
+    config = _config(folder)
     if "data" not in config:
         raise SettingsError(
             f"{folder.config} does not say which images the run was made from. "
@@ -217,3 +229,14 @@ def _data_of_run(folder: RunFolder, run: Path) -> DatasetSettings:
     data = resolve(EvaluateSettings, [Layer(str(folder.config), {"run": run, "data": config["data"]})]).data
     assert data is not None
     return data
+
+
+def _start_of_run(folder: RunFolder) -> Path | None:
+    """Weights file that pretraining started from; None where it was random, or nothing is known."""
+    backbone = _config(folder).get("backbone")
+    weights = backbone.get("weights") if isinstance(backbone, Mapping) else None
+    return None if weights is None else Path(str(weights))
+
+
+def _config(folder: RunFolder) -> dict[str, object]:
+    return load_yaml(folder.config) if folder.config.exists() else {}

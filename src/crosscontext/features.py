@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crosscontext.datasets.contract import Dataset
-from crosscontext.encoders import Encoder
+from crosscontext.encoders import Encoder, Preprocessing
 from crosscontext.errors import DataError, ImageError, NonFiniteError
 from crosscontext.inference import for_inference
 from crosscontext.shapes import Float, Int64
@@ -35,6 +35,10 @@ class FeatureModel(Protocol):
     @property
     def digest(self) -> str:
         """Identifies the weights."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What `preprocess` does, as settings."""
 
     def preprocess(self, picture: Image.Image) -> Tensor:
         """Turn a picture into the (3, S, S) input of the model."""
@@ -62,6 +66,14 @@ class Features(NamedTuple):
     skipped: dict[str, str]
     """Name of each unreadable image → why."""
 
+    @classmethod
+    def of(cls, dataset: Dataset, values: Float[Tensor, "N D"], skipped: dict[str, str]) -> "Features":
+        """Put names and classes beside the vectors of those images that are not skipped, in their order."""
+        kept = [index for index, name in enumerate(dataset.names) if name not in skipped]
+        classes = None if dataset.labels is None else torch.from_numpy(dataset.labels.classes[kept])
+        in_order = {name: skipped[name] for name in dataset.names if name in skipped}  # threads have none
+        return cls(values, classes, tuple(dataset.names[index] for index in kept), in_order)
+
 
 class LoadedBatch(NamedTuple):
     """Preprocessed images, and which ones they are."""
@@ -88,28 +100,25 @@ def extract(model: FeatureModel, dataset: Dataset, batch_size: int, workers: int
         model = for_inference(model)
     skipped: dict[str, str] = {}
     rows: list[Tensor] = []
-    kept: list[int] = []
     was_training = model.training
     model.train(False)
     try:
         with torch.no_grad():
-            for images, indices in load_batches(model, dataset, batch_size, workers, skipped):
+            for images, _ in load_batches(model, dataset, batch_size, workers, skipped):
                 rows.append(model(images).float().cpu())
-                kept += indices
     finally:
         model.train(was_training)
     if not rows:
         causes = "; ".join(list(skipped.values())[:3])
         raise DataError(f"None of {len(dataset.names)} images can be read: {causes}. Check the data folder.")
-    values, names = torch.cat(rows), tuple(dataset.names[i] for i in kept)
-    if not (finite := values.isfinite().all(dim=1)).all():
-        broken = names[int(finite.int().argmin())]
+    features = Features.of(dataset, torch.cat(rows), skipped)
+    if not (finite := features.values.isfinite().all(dim=1)).all():
+        broken = features.names[int(finite.int().argmin())]
         raise NonFiniteError(
             f"The features of {int((~finite).sum())} of {len(finite)} images are not finite, as of {broken}; "
             "the weights are broken. Use an earlier checkpoint, or train with a lower learning rate."
         )
-    classes = None if dataset.labels is None else torch.from_numpy(dataset.labels.classes[kept])
-    return Features(values, classes, names, skipped)
+    return features
 
 
 def load_batches(

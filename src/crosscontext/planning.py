@@ -32,6 +32,9 @@ _SAMPLED_IMAGES = 64
 _USUAL_SIZES = (32, 48, 64, 96, 128, 160, 224)
 _DEFAULT_EPOCHS = 200.0
 
+SESSION_FIELDS = frozenset({"out", "threads", "workers", "device", "resume", "overwrite", "stop_after"})
+"""Fields of a run that concern the machine and the session, not the result."""
+
 
 class PretrainSettings(Settings):
     """A whole run. Of epochs, steps, images and minutes one is given; none means 200 epochs."""

@@ -3,12 +3,34 @@
 name or path → **recipes** → layers
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from crosscontext.complaints import nearest
 from crosscontext.errors import SettingsError
+from crosscontext.layers import Layer
+from crosscontext.settings import load_yaml
+
+
+def recipe_layers(verb: str, recipes: Sequence[str]) -> list[Layer]:
+    """Read recipes, each a layer over the one before.
+
+    Args:
+        verb: that they are for.
+        recipes: see `find_recipe`.
+
+    Raises:
+        SettingsError: there is no such recipe, or it cannot be read.
+    """
+    paths = [find_recipe(verb, recipe) for recipe in recipes]
+    return [Layer(str(path), load_yaml(path)) for path in paths]
+
+
+def recipes_known(verb: str) -> str:
+    """Say in a sentence what may be given as a recipe."""
+    shipped = ", ".join(name for name, _ in shipped_recipes(verb)) or "none"
+    return f"RECIPE: a YAML file, or the name of a shipped one: {shipped}."
 
 
 def find_recipe(verb: str, recipe: str) -> Path:

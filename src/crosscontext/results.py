@@ -17,6 +17,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 from crosscontext.errors import RunFolderError
 from crosscontext.shapes import Float32
 
+ABSENT = "absent"
+"""Stands for the value of a key that a mapping lacks."""
+
 
 class Score(BaseModel):
     """One number, and everything that it depends on."""
@@ -27,7 +30,7 @@ class Score(BaseModel):
     """Name of the task, e.g. ``knn``."""
 
     model: str
-    """What was judged: ``encoder``, or one of its references ``pixels`` and ``random``."""
+    """What was judged: ``encoder``, or the name of one of its references."""
 
     split: str
     """Part of the data that the number is about."""
@@ -67,7 +70,7 @@ class Score(BaseModel):
     """Of the protocol, 16 hexadecimal digits."""
 
     details: dict[str, JsonValue]
-    """What was found out on the way, e.g. the penalty that was chosen."""
+    """What was found out on the way, e.g. the penalty that was chosen, and the model's own preprocessing."""
 
     versions: dict[str, str]
     """Of the software."""
@@ -103,6 +106,22 @@ def digest(content: Mapping[str, object]) -> str:
         content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def differences(one: Mapping[str, object], other: Mapping[str, object]) -> dict[str, tuple[object, object]]:
+    """Find where two protocols differ, or two other nested mappings that can be JSON.
+
+    Returns:
+        Dotted path → both values; `ABSENT` where one of them lacks the key.
+    """
+    found: dict[str, tuple[object, object]] = {}
+    for key in dict.fromkeys([*one, *other]):
+        left, right = one.get(key, ABSENT), other.get(key, ABSENT)
+        if isinstance(left, Mapping) and isinstance(right, Mapping):
+            found |= {f"{key}.{inner}": values for inner, values in differences(left, right).items()}
+        elif json.dumps(left, sort_keys=True) != json.dumps(right, sort_keys=True):  # as a digest sees them
+            found[key] = left, right
+    return found
 
 
 def shown(score: Score) -> str:

@@ -8,12 +8,9 @@ from pathlib import Path
 
 from crosscontext.errors import RunFolderError, SettingsError
 from crosscontext.layers import Layer, changes, merge, resolve
-from crosscontext.planning import PretrainSettings, settle
+from crosscontext.planning import SESSION_FIELDS, PretrainSettings, settle
 from crosscontext.run_folder import RunFolder
 from crosscontext.settings import load_yaml
-
-_MAY_CHANGE = frozenset({"out", "threads", "workers", "device", "resume", "overwrite", "stop_after"})
-"""These concern the machine and the session, not the result."""
 
 
 def saved_layer(layers: Sequence[Layer]) -> Layer | None:
@@ -56,4 +53,4 @@ def refuse_changes(saved: Layer, settings: PretrainSettings) -> None:
 
 
 def _refused(before: PretrainSettings, after: PretrainSettings) -> list[str]:
-    return [name for name in changes(before, after) if name not in _MAY_CHANGE]
+    return [name for name in changes(before, after) if name not in SESSION_FIELDS]

@@ -40,6 +40,11 @@ class RunFolder(NamedTuple):
         return self.path / "skipped.jsonl"
 
     @property
+    def features(self) -> Path:
+        """Folder of the features that evaluation computed, one file a model and a set of images."""
+        return self.path / "features"
+
+    @property
     def encoder(self) -> Path:
         """The backbone with its preprocessing."""
         return self.path / "encoder.safetensors"
@@ -108,6 +113,7 @@ class RunFolder(NamedTuple):
             self.encoder,
             self.checkpoint,
             self.previous_checkpoint,
+            *self.features.glob("*.safetensors"),
         ]
 
 

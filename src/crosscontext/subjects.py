@@ -3,9 +3,11 @@
 import copy
 from functools import cached_property
 
+from crosscontext.datasets import Dataset
 from crosscontext.encoders import Encoder
 from crosscontext.errors import SettingsError
-from crosscontext.features import FeatureModel, Features, extract
+from crosscontext.feature_store import FeatureStore
+from crosscontext.features import FeatureModel, Features
 from crosscontext.splits import Parts
 
 
@@ -19,13 +21,22 @@ class Subject:
         seed: of whatever a task draws, in [0, 2³²).
         batch_size: images loaded at once.
         workers: threads that decode; 0 counts as 1.
+        store: computes the features, or finds them; by default nothing is kept.
     """
 
     def __init__(
-        self, name: str, model: FeatureModel, parts: Parts, seed: int, batch_size: int = 256, workers: int = 2
+        self,
+        name: str,
+        model: FeatureModel,
+        parts: Parts,
+        seed: int,
+        batch_size: int = 256,
+        workers: int = 2,
+        store: FeatureStore | None = None,
     ):
         self.name, self.model, self.parts, self.seed = name, model, parts, seed
         self.batch_size, self.workers = batch_size, workers
+        self._store = store or FeatureStore()
 
     @cached_property
     def train(self) -> Features:
@@ -35,12 +46,12 @@ class Subject:
             DataError: not a single image can be read.
             NonFiniteError: the model gives features that are no numbers.
         """
-        return extract(self.model, self.parts.train, self.batch_size, self.workers)
+        return self._features(self.parts.train)
 
     @cached_property
     def test(self) -> Features:
         """Features of the test images; errors as of `train`."""
-        return extract(self.model, self.parts.test, self.batch_size, self.workers)
+        return self._features(self.parts.test)
 
     @property
     def has_network(self) -> bool:
@@ -58,3 +69,6 @@ class Subject:
                 f"The task needs a network, and {self.name} has none. Leave {self.name} out of references."
             )
         return copy.deepcopy(self.model).requires_grad_(True)
+
+    def _features(self, dataset: Dataset) -> Features:
+        return self._store.features(self.name, self.model, dataset, self.batch_size, self.workers)

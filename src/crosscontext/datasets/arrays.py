@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from crosscontext.datasets import fingerprints
 from crosscontext.datasets.contract import Dataset, Labels, Reduction
 from crosscontext.shapes import UInt8
 
@@ -21,6 +22,10 @@ class ArrayDataset(Dataset):
         self._pixels = pixels
         self.names = names
         self.labels = labels
+
+    def fingerprint(self) -> str:
+        """Identify the images by their bytes."""
+        return fingerprints.of_pixels(self._pixels, self.names)
 
     def image(self, index: int) -> Image.Image:
         """Copy one image out of the array, as RGB."""

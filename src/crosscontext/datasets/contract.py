@@ -58,6 +58,15 @@ class Dataset(ABC):
         listed = json.dumps([self.class_names, list(self.names), classes])
         return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
+    def fingerprint(self) -> str | None:
+        """Identify names and content of the images, wherever they lie, without decoding them.
+
+        Returns:
+            16 hexadecimal digits, which change with any image (see `fingerprints.py`); None where there is no
+            cheap way to tell, so that nothing which was computed from the images can be used again.
+        """
+        return None
+
     @abstractmethod
     def image(self, index: int) -> Image.Image:
         """Decode one image.

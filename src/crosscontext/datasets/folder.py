@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from crosscontext.datasets import fingerprints
 from crosscontext.datasets.contract import Dataset, Labels, Reduction, Splits
 from crosscontext.datasets.decoding import EXTENSIONS, decode, decode_pixels
 from crosscontext.errors import DataError
@@ -53,6 +54,10 @@ class FolderDataset(Dataset):
         self.root = root
         self.names = names
         self.labels = labels
+
+    def fingerprint(self) -> str:
+        """Identify the files by names, sizes and times of change."""
+        return fingerprints.of_files(self.root, self.names)
 
     def image(self, index: int) -> Image.Image:
         """Decode one file; see `decode` for what becomes of unusual ones."""

@@ -20,6 +20,10 @@ class HeldDataset(Dataset):
         self._dataset = dataset
         self._held: dict[int, UInt8[np.ndarray, "H W 3"]] = {}
 
+    def fingerprint(self) -> str | None:
+        """Identify the images as the other set does."""
+        return self._dataset.fingerprint()
+
     def image(self, index: int) -> Image.Image:
         """Copy one image, decoded now or before."""
         return Image.fromarray(self.pixels(index))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from crosscontext.datasets import fingerprints
 from crosscontext.datasets.contract import Dataset, Labels, Reduction
 from crosscontext.shapes import UInt8
 
@@ -22,6 +23,10 @@ class Subset(Dataset):
         self.names = [whole.names[i] for i in self._indices]
         labels = whole.labels
         self.labels = labels and Labels(labels.class_names, labels.classes[self._indices])
+
+    def fingerprint(self) -> str | None:
+        """Identify the part by the whole and the indices."""
+        return fingerprints.of_part(self._whole.fingerprint(), self._indices)
 
     def image(self, index: int) -> Image.Image:
         """Decode one image of the part."""
