@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import kstest  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.stats import kstest
 
 from crosscontext.randomness import permutation, philox, uniforms
 

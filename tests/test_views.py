@@ -6,7 +6,7 @@ import torch
 import torchvision.transforms.v2.functional as reference
 from PIL import Image
 from pydantic import ValidationError
-from scipy.stats import ks_2samp  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 
 from crosscontext.datasets.contract import Dataset
