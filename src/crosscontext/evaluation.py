@@ -47,7 +47,7 @@ class EvaluateSettings(Settings):
     them, chosen by a hash of the names."""
 
     tasks: tuple[TaskSettings, ...] = Field((KnnSettings(), LinearSettings()), min_length=1)
-    """What is measured: knn, linear."""
+    """What is measured: knn, linear, cluster, retrieve, copies, health."""
 
     references: tuple[Reference, ...] = ("pixels", "random")
     """What the encoder is compared with. pixels: the images themselves. random: the same backbone, untrained
@@ -127,7 +127,8 @@ def _take(
     """Run one task on one model."""
     if not task.takes_network:
         notify(f"{subject.name}: computing features")
-        if skipped := [*subject.train.skipped, *subject.test.skipped]:
+        parts = [subject.train, subject.test] if task.learns else [subject.test]
+        if skipped := [name for features in parts for name in features.skipped]:
             named = ", ".join(skipped[:5])
             notify(f"{subject.name}: {len(skipped)} unreadable images are left out: {named}")
     started = time.perf_counter()
