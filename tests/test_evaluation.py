@@ -14,7 +14,7 @@ from crosscontext.errors import CheckpointError, DataError, SettingsError
 from crosscontext.evaluation import EvaluateSettings, evaluate
 from crosscontext.results import Score, read_results
 from crosscontext.run_folder import RunFolder
-from crosscontext.tasks import KnnSettings
+from crosscontext.tasks import CopiesSettings, HealthSettings, KnnSettings
 
 NARROW = ResNetSettings(depth=10, width=0.125, stem="small")
 
@@ -195,6 +195,26 @@ def test_without_labels_the_error_says_how_to_give_them(run: Path, tmp_path: Pat
         Image.fromarray(pixels).save(tmp_path / "plain" / f"{number}.png")
     with pytest.raises(DataError, match=r"no labels.*sub-folder"):
         evaluate(settings(run, data=tmp_path / "plain"))
+
+
+def test_tasks_that_need_no_labels_and_no_training_images_read_neither(run: Path, tmp_path: Path) -> None:
+    for number in range(12):
+        paint(tmp_path / "exam" / f"{number}.jpg", number, number % 3)
+        (tmp_path / "lessons").mkdir(exist_ok=True)
+        (tmp_path / "lessons" / f"{number}.jpg").write_bytes(b"")
+    said: list[str] = []
+    tasks = [CopiesSettings(distortions=("jpeg",)), HealthSettings(neighbours=5)]
+    scores = evaluate(
+        settings(
+            run, data=tmp_path / "lessons", test_data=tmp_path / "exam", references=["pixels"], tasks=tasks
+        ),
+        said.append,
+    )
+    assert {(score.model, score.task) for score in scores} == {
+        (model, task) for model in ("encoder", "pixels") for task in ("copies", "health")
+    }
+    assert {score.n for score in scores} == {12}
+    assert not any("unreadable" in line for line in said)
 
 
 def test_without_config_the_data_must_be_given(run: Path) -> None:

@@ -6,9 +6,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
-from crosscontext import probe
+from crosscontext import neighbours, probe
 from crosscontext.features import Features
-from crosscontext.probe import Logistic, PrincipalAxes, Standard, fit_logistic, knn_classes, knn_top1
+from crosscontext.neighbours import Neighbours, nearest
+from crosscontext.probe import Logistic, PrincipalAxes, Standard, fit_logistic, knn_classes, knn_top1, vote
 
 NUM_CLASSES = 5
 
@@ -37,9 +38,8 @@ def test_knn_agrees_with_scikit_learn(k: int) -> None:
 
 
 def test_knn_agrees_with_the_loop_of_its_docstring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        probe, "_SIMILARITIES_AT_ONCE", 60 * 7
-    )  # seven test images at once, the last ones three
+    monkeypatch.setattr(neighbours, "_SIMILARITIES_AT_ONCE", 60 * 7)  # seven test images, the last time three
+    monkeypatch.setattr(probe, "_VOTES_AT_ONCE", NUM_CLASSES * 5)
     train, classes = blobs(60, 6, seed=2, spread=3)
     test, _ = blobs(24, 6, seed=3, spread=3)
     predicted = knn_classes(train, classes, test, (20, 3), 0.2)
@@ -51,6 +51,36 @@ def test_knn_agrees_with_the_loop_of_its_docstring(monkeypatch: pytest.MonkeyPat
             for i in nearest:
                 votes[int(classes[i])] += np.exp(cosines[i] / 0.2)
             assert found == int(np.argmax(votes))
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 40, 200])
+def test_the_majority_is_that_of_scikit_learn_ties_too(k: int) -> None:
+    train, classes = blobs(200, 12, seed=0, spread=3)
+    test, _ = blobs(150, 12, seed=1, spread=3)
+    oracle = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
+    oracle.fit(train.double().numpy(), classes.numpy())
+    expected = oracle.predict(test.double().numpy())
+    predicted = vote(nearest(test.double(), train.double(), k), classes, (k,), None)[k]
+    assert predicted.tolist() == expected.tolist()
+    if k == 2:  # two different votes are a tie
+        voters = classes[nearest(test.double(), train.double(), 2).rows]
+        tied = voters[:, 0] != voters[:, 1]
+        assert tied.any()
+        assert torch.equal(predicted[tied], voters[tied].min(dim=1).values)
+
+
+def test_of_classes_with_equally_many_votes_the_first_wins_in_both_votes() -> None:
+    found = Neighbours(torch.full((2, 4), 0.5), torch.tensor([[3, 2, 1, 0], [3, 3, 2, 1]]))
+    classes = torch.tensor([1, 1, 2, 2])
+    for temperature in (0.07, None):
+        assert vote(found, classes, (4,), temperature)[4].tolist() == [1, 2]
+
+
+def test_the_weighted_vote_can_overrule_the_majority() -> None:
+    found = Neighbours(torch.tensor([[0.9, 0.1, 0.1]]), torch.tensor([[0, 1, 2]]))
+    classes = torch.tensor([0, 1, 1])
+    assert vote(found, classes, (3,), 0.07)[3].tolist() == [0]
+    assert vote(found, classes, (3,), None)[3].tolist() == [1]
 
 
 def test_asking_for_several_k_at_once_changes_none() -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from crosscontext.backbones.contract import Backbone
+from crosscontext.backbones.contract import Backbone, Stage
 from crosscontext.errors import SettingsError
 from crosscontext.settings import Settings
 
@@ -44,13 +44,7 @@ class ContextSettings(Settings):
             SettingsError: a stage of the hypercolumn does not exist.
         """
         stages = backbone.stages
-        absent = [i for i in self.hyper_stages if not -len(stages) <= i < len(stages)]
-        if absent or not self.hyper_stages:
-            listing = ", ".join(f"{i - len(stages)}: {stage.name}" for i, stage in enumerate(stages))
-            raise SettingsError(
-                f"contexts.hyper_stages is {self.hyper_stages}, but the backbone has these stages: "
-                f"{listing}. Name at least one of them."
-            )
+        check_stages(self.hyper_stages, stages, "contexts.hyper_stages")
         heads: dict[str, nn.Module] = {}
         if "global" in names:
             heads["global"] = GlobalContext(
@@ -71,6 +65,26 @@ class ContextSettings(Settings):
         """Width of the embedding of each named context."""
         widths = {"global": self.global_width, "hyper": self.hyper_width}
         return {name: width for name, width in widths.items() if name in names}
+
+
+def check_stages(chosen: Sequence[int], stages: Sequence[Stage], setting: str) -> None:
+    """Refuse a choice of stages that is empty or names one that the backbone lacks.
+
+    Args:
+        chosen: indices as in a Python list.
+        stages: of the backbone.
+        setting: that the choice comes from.
+
+    Raises:
+        SettingsError: lists the stages that there are.
+    """
+    if chosen and all(-len(stages) <= i < len(stages) for i in chosen):
+        return
+    listing = ", ".join(f"{i - len(stages)}: {stage.name}" for i, stage in enumerate(stages))
+    raise SettingsError(
+        f"{setting} is {tuple(chosen)}, but the backbone has these stages: {listing}. "
+        "Name at least one of them."
+    )
 
 
 def projection(width_in: int, hidden_width: int, width_out: int, hidden_norm: bool) -> nn.Sequential:

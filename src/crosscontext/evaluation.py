@@ -44,7 +44,7 @@ class EvaluateSettings(Settings):
     them, chosen by a hash of the names."""
 
     tasks: tuple[TaskSettings, ...] = Field((KnnSettings(), LinearSettings()), min_length=1)
-    """What is measured: knn, linear."""
+    """What is measured: knn, linear, cluster, retrieve, copies, health."""
 
     references: tuple[Reference, ...] = ("pixels", "random")
     """What the encoder is compared with. pixels: the images themselves. random: the same backbone, untrained
@@ -134,9 +134,11 @@ def _take(
     task: Task, subject: Subject, conditions: Mapping[str, object], notify: Callable[[str], None]
 ) -> list[Score]:
     """Run one task on one model."""
-    if not task.takes_network and (skipped := [*subject.train.skipped, *subject.test.skipped]):
-        named = ", ".join(skipped[:5])
-        notify(f"{subject.name}: {len(skipped)} unreadable images are left out: {named}")
+    if not task.takes_network:
+        parts = [subject.train, subject.test] if task.learns else [subject.test]
+        if skipped := [name for features in parts for name in features.skipped]:
+            named = ", ".join(skipped[:5])
+            notify(f"{subject.name}: {len(skipped)} unreadable images are left out: {named}")
     started = time.perf_counter()
     measurements = list(task.judge(subject))
     seconds = time.perf_counter() - started

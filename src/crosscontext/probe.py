@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crosscontext.features import Features
+from crosscontext.neighbours import Neighbours, nearest
 from crosscontext.shapes import Float, Int64
 
-_SIMILARITIES_AT_ONCE = 2**24  # 64 MB of float32
+_VOTES_AT_ONCE = 2**22
 _GRADIENT_TOLERANCE = 5e-4  # leaves the loss within 1e-4 of its minimum, and the accuracy within 0.1 points
 _MAX_ITERATIONS = 500
 
@@ -43,34 +44,52 @@ def knn_classes(
 ) -> dict[int, Tensor]:
     """Let the k most similar training images vote for the class of each test image.
 
-    Source: Wu et al., arXiv 1805.01978, section 3.4. The search is exact. For one test image::
-
-        nearest = sorted(range(N), key=lambda i: -cosine(test, train[i]))[:k]
-        votes[classes[i]] += exp(cosine(test, train[i]) / temperature)   for i in nearest
-        predicted = argmax(votes)
+    Source: Wu et al., arXiv 1805.01978, section 3.4. The search is exact.
 
     Args:
         train: features, of any length; cosines ignore it.
         classes: of the training images.
         test: features.
         ks: numbers of neighbours, each in [1, N].
-        temperature: positive; small values let the nearest ones decide.
+        temperature: as of `vote`.
 
     Returns:
         Each k → predicted classes (M,).
     """
-    train, test = F.normalize(train, dim=1), F.normalize(test, dim=1)
+    return vote(nearest(test, train, max(ks)), classes, ks, temperature)
+
+
+def vote(
+    neighbours: Neighbours, classes: Int64[Tensor, " N"], ks: Sequence[int], temperature: float | None
+) -> dict[int, Tensor]:
+    """Let the first k neighbours of each query vote for its class.
+
+    For one query, with the cosines to its neighbours, the most similar one first::
+
+        votes[classes[i]] += exp(cosine_i / temperature), or 1 without temperature   for i in neighbours[:k]
+        predicted = argmax(votes)
+
+    Of classes with equally many votes the first one wins, as in scikit-learn.
+
+    Args:
+        neighbours: of the queries.
+        classes: of the images among which they were found.
+        ks: numbers of neighbours that vote, none larger than there are.
+        temperature: positive; small values let the nearest ones decide. None: all votes count alike.
+
+    Returns:
+        Each k → predicted classes (M,).
+    """
     num_classes = int(classes.max()) + 1
     sorted_ks = sorted(set(ks))
     predicted: dict[int, list[Tensor]] = {k: [] for k in sorted_ks}
-    for queries in torch.split(test, max(1, _SIMILARITIES_AT_ONCE // len(train))):
-        similarity, neighbours = (queries @ train.T).topk(sorted_ks[-1], dim=1)
-        weights = (
-            (similarity - similarity[:, :1]) / temperature
-        ).exp()  # relative to the nearest: no overflow
-        votes = queries.new_zeros(len(queries), num_classes)
+    queries_at_once = max(1, _VOTES_AT_ONCE // num_classes)
+    for similarity, rows in zip(*(part.split(queries_at_once) for part in neighbours), strict=True):
+        relative = similarity - similarity[:, :1]  # to the nearest: no overflow
+        weights = torch.ones_like(similarity) if temperature is None else (relative / temperature).exp()
+        votes = weights.new_zeros(len(rows), num_classes)
         for counted, k in zip([0, *sorted_ks], sorted_ks, strict=False):
-            votes.scatter_add_(1, classes[neighbours[:, counted:k]], weights[:, counted:k])
+            votes.scatter_add_(1, classes[rows[:, counted:k]], weights[:, counted:k])
             predicted[k].append(votes.argmax(dim=1))
     return {k: torch.cat(parts) for k, parts in predicted.items()}
 

@@ -9,9 +9,9 @@ C       channels of a stage map, or colour channels of an image
 H W     height and width of an image, h w of a stage map, in pixels
 S       side of a square view, in pixels
 D E     width of an embedding or feature vector, in one context and in another
-K       slots of the memory
+K       slots of the memory, or nearest neighbours
 V       classes
-M       boxes, queries, or other things that are counted
+M P     boxes, queries, or other things that are counted
 R       resamples
 ======  =====================================================================
 

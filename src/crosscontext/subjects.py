@@ -2,13 +2,28 @@
 
 import copy
 from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
 
 from crosscontext.datasets import Dataset
+from crosscontext.datasets.subset import Subset
 from crosscontext.encoders import Encoder
 from crosscontext.errors import SettingsError
 from crosscontext.feature_store import FeatureStore
 from crosscontext.features import FeatureModel, Features
+from crosscontext.randomness import permutation
+from crosscontext.shapes import Int64
 from crosscontext.splits import Parts
+
+
+class Sample(NamedTuple):
+    """Some of the test images."""
+
+    images: Subset
+    rows: Int64[Tensor, " M"]
+    """Their rows in the features of the test images."""
 
 
 class Subject:
@@ -52,6 +67,14 @@ class Subject:
     def test(self) -> Features:
         """Features of the test images; errors as of `train`."""
         return self._features(self.parts.test)
+
+    def sample_test(self, size: int) -> Sample:
+        """Draw readable test images by the seed: at most so many, in random order."""
+        readable = [
+            index for index, name in enumerate(self.parts.test.names) if name not in self.test.skipped
+        ]
+        rows = permutation(self.seed, 0, len(readable))[:size]
+        return Sample(Subset(self.parts.test, [readable[row] for row in rows]), torch.from_numpy(rows))
 
     @property
     def has_network(self) -> bool:

@@ -38,3 +38,32 @@ def test_the_length_of_a_feature_does_not_matter() -> None:
     (plain,) = KnnSettings(k=(7,)).measure(train, test, seed=0)
     (scaled,) = KnnSettings(k=(7,)).measure(train._replace(values=lengths * train.values), test, seed=0)
     assert torch.equal(right(plain), right(scaled))
+
+
+def test_both_votes_may_be_asked_for_and_a_weighted_one_keeps_its_name() -> None:
+    train, test = clusters(10, 0), clusters(4, 1)
+    both = list(KnnSettings(k=(2, 9), vote=("majority", "weighted")).measure(train, test, seed=0))
+    assert {m.metric for m in both} == {"top1_k2", "top1_k9", "top1_k2_majority", "top1_k9_majority"}
+    (alone,) = KnnSettings(k=(9,)).measure(train, test, seed=0)
+    (same,) = (m for m in both if m.metric == alone.metric)
+    assert torch.equal(right(alone), right(same))
+
+
+def test_the_default_has_the_k_of_the_paper_and_the_nearest_neighbour() -> None:
+    assert KnnSettings().k == (1, 10, 20, 100, 200)
+    assert KnnSettings().vote == ("weighted",)
+
+
+def test_test_labels_change_no_prediction() -> None:
+    train, test = clusters(10, 0), clusters(4, 1)
+    assert test.classes is not None
+    settings = KnnSettings(k=(5,), vote=("weighted", "majority"))
+    honest = list(settings.measure(train, test, seed=0))
+    right_if_all_are = [
+        list(settings.measure(train, test._replace(classes=torch.full_like(test.classes, label)), seed=0))
+        for label in range(3)
+    ]
+    for number, measurement in enumerate(honest):
+        by_label = torch.stack([right(measured[number]) for measured in right_if_all_are])
+        assert by_label.sum(dim=0).eq(1).all()  # one prediction, whatever the label says
+        assert torch.equal(by_label.int().argmax(dim=0) == test.classes, right(measurement))

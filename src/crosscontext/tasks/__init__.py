@@ -4,11 +4,26 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from crosscontext.tasks.cluster import ClusterSettings
 from crosscontext.tasks.contract import FeatureTask, Measurement, Task
+from crosscontext.tasks.copies import CopiesSettings
+from crosscontext.tasks.health import HealthSettings
 from crosscontext.tasks.knn import KnnSettings
 from crosscontext.tasks.linear import LinearSettings
+from crosscontext.tasks.retrieve import RetrieveSettings
 
-__all__ = ["FeatureTask", "KnnSettings", "LinearSettings", "Measurement", "Task", "TaskSettings"]
+__all__ = [
+    "ClusterSettings",
+    "CopiesSettings",
+    "FeatureTask",
+    "HealthSettings",
+    "KnnSettings",
+    "LinearSettings",
+    "Measurement",
+    "RetrieveSettings",
+    "Task",
+    "TaskSettings",
+]
 
 
 def _from_text(value: object) -> object:
@@ -16,5 +31,8 @@ def _from_text(value: object) -> object:
 
 
 TaskSettings = Annotated[
-    KnnSettings | LinearSettings, Field(discriminator="name"), BeforeValidator(_from_text)
+    KnnSettings | LinearSettings | ClusterSettings | RetrieveSettings | CopiesSettings | HealthSettings,
+    Field(discriminator="name"),
+    BeforeValidator(_from_text),
 ]
+"""Settings of any task; `judge` gives its measurements."""

@@ -49,6 +49,9 @@ class Task(Settings, ABC):
     takes_network: ClassVar[bool] = False
     """Whether features are not enough: references without a network are left out."""
 
+    learns: ClassVar[bool] = True
+    """Whether the training images are looked at; if not, the test images alone are judged."""
+
     @abstractmethod
     def judge(self, subject: Subject) -> Iterator[Measurement]:
         """Learn from the training images, then read the test images once.
