@@ -47,7 +47,7 @@ class EvaluateSettings(Settings):
     them, chosen by a hash of the names."""
 
     tasks: tuple[TaskSettings, ...] = Field((KnnSettings(), LinearSettings()), min_length=1)
-    """What is measured: knn, linear."""
+    """What is measured: knn, linear, segment."""
 
     references: tuple[Reference, ...] = ("pixels", "random")
     """What the encoder is compared with. pixels: the images themselves. random: the same backbone, untrained

@@ -7,8 +7,17 @@ from pydantic import BeforeValidator, Field
 from crosscontext.tasks.contract import FeatureTask, Measurement, Task
 from crosscontext.tasks.knn import KnnSettings
 from crosscontext.tasks.linear import LinearSettings
+from crosscontext.tasks.segment import SegmentSettings
 
-__all__ = ["FeatureTask", "KnnSettings", "LinearSettings", "Measurement", "Task", "TaskSettings"]
+__all__ = [
+    "FeatureTask",
+    "KnnSettings",
+    "LinearSettings",
+    "Measurement",
+    "SegmentSettings",
+    "Task",
+    "TaskSettings",
+]
 
 
 def _from_text(value: object) -> object:
@@ -16,5 +25,5 @@ def _from_text(value: object) -> object:
 
 
 TaskSettings = Annotated[
-    KnnSettings | LinearSettings, Field(discriminator="name"), BeforeValidator(_from_text)
+    KnnSettings | LinearSettings | SegmentSettings, Field(discriminator="name"), BeforeValidator(_from_text)
 ]
