@@ -127,8 +127,8 @@ class FrozenSettings(Settings):
         stacked = {stage: torch.cat(found) for stage, found in columns.items()}
         if broken := [stage for stage, found in stacked.items() if not found.isfinite().all()]:
             raise NonFiniteError(
-                f"The maps of {backbone.stages[broken[0]].name} are not finite; the weights are broken. Use an "
-                "earlier checkpoint, or train with a lower learning rate."
+                f"The maps of {backbone.stages[broken[0]].name} are not finite; the weights are broken. Use "
+                "an earlier checkpoint, or train with a lower learning rate."
             )
         return Sample(stacked, torch.cat(classes), torch.cat(numbers))
 
