@@ -46,6 +46,7 @@ def test_the_values_are_those_of_a_loop_over_pixels() -> None:
     assert value_of(PixelAccuracy(overlap)) == pytest.approx(accuracy, abs=1e-12)
 
 
+@pytest.mark.slow  # it takes seconds to be imported
 def test_the_values_are_those_of_torchmetrics() -> None:
     classification = pytest.importorskip("torchmetrics.classification")
     predicted, true = masks(1)

@@ -121,7 +121,7 @@ class FinetuneSettings(Settings):
             loss = total / (masks != IGNORED).sum().clamp(min=1)
             if not loss.isfinite():
                 raise NonFiniteError(
-                    f"The loss of segmentation is {float(loss)} in step {step} of {steps}. Lower "
+                    f"The loss of segmentation is {loss.item()} in step {step} of {steps}. Lower "
                     f"mode.learning_rate, which is {self.learning_rate}."
                 )
             optimizer.zero_grad()
