@@ -44,7 +44,7 @@ class EvaluateSettings(Settings):
     them, chosen by a hash of the names."""
 
     tasks: tuple[TaskSettings, ...] = Field((KnnSettings(), LinearSettings()), min_length=1)
-    """What is measured: knn, linear, cluster, retrieve, copies, health."""
+    """What is measured: knn, linear, cluster, retrieve, copies, health, segment."""
 
     references: tuple[Reference, ...] = ("pixels", "random")
     """What the encoder is compared with. pixels: the images themselves. random: the same backbone, untrained

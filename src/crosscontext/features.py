@@ -7,7 +7,7 @@ number of workers changes the result.
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from PIL import Image
@@ -20,6 +20,8 @@ from crosscontext.inference import for_inference
 from crosscontext.shapes import Float, Int64
 
 _BATCHES_AHEAD = 2
+
+Loaded = TypeVar("Loaded")
 
 
 @runtime_checkable
@@ -142,7 +144,7 @@ def load_batches(
             skipped[dataset.names[index]] = str(error)
             return None
 
-    for loads in _ahead(load, len(dataset.names), batch_size, workers):
+    for loads in ahead(load, len(dataset.names), batch_size, workers):
         loaded = [(index, image) for index, image in loads if image is not None]
         if loaded:
             images = torch.stack([image for _, image in loaded])
@@ -152,14 +154,24 @@ def load_batches(
             yield LoadedBatch(images, [index for index, _ in loaded])
 
 
-def _ahead(
-    load: Callable[[int], Tensor | None], num_images: int, batch_size: int, workers: int
-) -> Iterator[list[tuple[int, Tensor | None]]]:
-    """Call `load` from a pool; no more than a few batches wait in memory, however large the set."""
+def ahead(
+    load: Callable[[int], Loaded], size: int, batch_size: int, workers: int
+) -> Iterator[list[tuple[int, Loaded]]]:
+    """Call `load` from a pool; no more than a few batches wait in memory, however many there are.
+
+    Args:
+        load: is called with 0 … size − 1, from several threads.
+        size: number of things to load.
+        batch_size: things that are handed over together; there are fewer in the last batch.
+        workers: threads; 0 counts as 1.
+
+    Yields:
+        Each number of a batch with what was loaded for it, in order.
+    """
     with ThreadPoolExecutor(max(workers, 1)) as pool:
-        waiting: deque[list[tuple[int, Future[Tensor | None]]]] = deque()
-        for start in range(0, num_images + _BATCHES_AHEAD * batch_size, batch_size):
-            batch = range(start, min(start + batch_size, num_images))
+        waiting: deque[list[tuple[int, Future[Loaded]]]] = deque()
+        for start in range(0, size + _BATCHES_AHEAD * batch_size, batch_size):
+            batch = range(start, min(start + batch_size, size))
             waiting.append([(index, pool.submit(load, index)) for index in batch])
             if len(waiting) > _BATCHES_AHEAD:
                 yield [(index, future.result()) for index, future in waiting.popleft()]

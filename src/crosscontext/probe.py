@@ -3,7 +3,7 @@
 Pure functions; `tasks/` says which of their settings are tried, and on which images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crosscontext.features import Features
 from crosscontext.neighbours import Neighbours, nearest
-from crosscontext.shapes import Float, Int64
+from crosscontext.shapes import Bool, Float, Int64
 
 _VOTES_AT_ONCE = 2**22
 _GRADIENT_TOLERANCE = 5e-4  # leaves the loss within 1e-4 of its minimum, and the accuracy within 0.1 points
@@ -189,3 +189,51 @@ def fit_logistic(
 
     optimizer.step(loss)
     return Logistic(weights().detach(), bias.detach())
+
+
+class Chosen(NamedTuple):
+    """A logistic regression whose penalty was chosen on held-out rows, fitted to all of them."""
+
+    logistic: Logistic
+    standard: Standard
+    """To be applied to features first."""
+
+    penalty: float
+    score: float
+    """Of that penalty on the held-out rows."""
+
+    def predict(self, features: Float[Tensor, "M D"]) -> Int64[Tensor, " M"]:
+        """Most probable class of each row."""
+        return self.logistic.predict(self.standard.apply(features))
+
+
+def choose_penalty(
+    features: Float[Tensor, "N D"],
+    classes: Int64[Tensor, " N"],
+    num_classes: int,
+    held_out: Bool[Tensor, " N"],
+    penalties: Sequence[float],
+    score: Callable[[Tensor, Tensor], float],
+) -> Chosen:
+    """Fit logistic regressions to standardised features with each penalty, and again with the best one.
+
+    Args:
+        features: as they are.
+        classes: of the rows.
+        num_classes: V; the probability of classes without rows nearly vanishes.
+        held_out: rows that judge the penalties; mean, scale and axes are those of the others.
+        penalties: candidates; of equally good ones the largest is taken.
+        score: predicted and true classes of the held-out rows → a number, the higher the better.
+    """
+    standard = Standard.of(features[~held_out])
+    values = standard.apply(features)
+    fit_values, fit_classes = values[~held_out], classes[~held_out]
+    axes = PrincipalAxes.of(fit_values)
+    logistic = Logistic.zeros(num_classes, values.shape[1])
+    candidates: list[tuple[float, float, Logistic]] = []
+    for penalty in sorted(penalties, reverse=True):  # each fit starts from the one before
+        logistic = fit_logistic(fit_values, fit_classes, axes, penalty, logistic)
+        reached = score(logistic.predict(values[held_out]), classes[held_out])
+        candidates.append((reached, penalty, logistic))
+    reached, penalty, logistic = max(candidates, key=lambda candidate: candidate[:2])
+    return Chosen(fit_logistic(values, classes, axes, penalty, logistic), standard, penalty, reached)

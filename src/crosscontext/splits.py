@@ -7,7 +7,7 @@ import numpy as np
 
 from crosscontext.datasets import DatasetSettings
 from crosscontext.datasets.contract import Annotation, Dataset
-from crosscontext.datasets.subset import Subset
+from crosscontext.datasets.subset import select
 from crosscontext.errors import DataError
 
 TEST_SHARE = 0.2
@@ -59,7 +59,7 @@ def open_parts(data: DatasetSettings, test_data: DatasetSettings | None, reads: 
     return Parts(train, test, train.class_names, test_from)
 
 
-def split_by_name(dataset: Dataset) -> tuple[Subset, Subset]:
+def split_by_name(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """Divide images 80 to 20 by a hash of their names: neither their order nor other images matter.
 
     Returns:
@@ -75,7 +75,7 @@ def split_by_name(dataset: Dataset) -> tuple[Subset, Subset]:
             "Give more images, or test images with --test-data."
         )
     train, test = np.flatnonzero(~is_test).tolist(), np.flatnonzero(is_test).tolist()
-    return Subset(dataset, train), Subset(dataset, test)
+    return select(dataset, train), select(dataset, test)
 
 
 def _check_annotation(dataset: Dataset, part: str, reads: Annotation) -> None:
@@ -95,10 +95,12 @@ def _check_classes(train: Dataset, test: Dataset, *, test_may_lack: bool) -> Non
     problems = [f"the training images lack {_some(tested - trained)}"] if tested - trained else []
     if trained - tested and not test_may_lack:
         problems.append(f"the test images lack {_some(trained - tested)}")
+    if not problems and train.class_names != test.class_names:
+        problems.append("they have the same names in another order")
     if problems:
         raise DataError(
             f"Training and test images have different classes: {'; '.join(problems)}. "
-            "Give both parts the same classes, each with images."
+            "Give both parts the same classes in the same order, each with images."
         )
 
 

@@ -4,7 +4,13 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from crosscontext.datasets import DatasetSettings, FolderSettings, NamedSettings, ShapesSettings
+from crosscontext.datasets import (
+    DatasetSettings,
+    FolderSettings,
+    MasksSettings,
+    NamedSettings,
+    ShapesSettings,
+)
 from crosscontext.settings import Settings
 
 
@@ -14,7 +20,7 @@ class Job(Settings):
     data: DatasetSettings
 
 
-def parse(value: Any) -> FolderSettings | NamedSettings | ShapesSettings:
+def parse(value: Any) -> FolderSettings | NamedSettings | ShapesSettings | MasksSettings:
     return Job(data=value).data
 
 
@@ -58,6 +64,15 @@ def test_an_existing_folder_is_no_typo(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     Path("cifar-10").mkdir()
     assert parse("cifar-10") == FolderSettings(path=Path("cifar-10"))
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_a_folder_with_images_and_masks_is_known_by_them(tmp_path: Path, part: str) -> None:
+    for kind in ("images", "masks"):
+        assert parse(tmp_path) == FolderSettings(path=tmp_path)
+        (tmp_path / part / kind).mkdir(parents=True)
+    assert parse(tmp_path) == parse(str(tmp_path)) == MasksSettings(path=tmp_path)
+    assert parse({"name": "folder", "path": tmp_path}) == FolderSettings(path=tmp_path)
 
 
 def test_unknown_keys_and_kinds_are_refused() -> None:

@@ -1,5 +1,6 @@
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crosscontext.datasets.decoding import EXTENSIONS, decode, decode_pixels
-from crosscontext.errors import ImageError
+from crosscontext.datasets.decoding import EXTENSIONS, decode, decode_numbers, decode_pixels
+from crosscontext.errors import DataError, ImageError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -302,3 +303,55 @@ def test_pixels_of_a_damaged_jpeg_are_an_error(tmp_path: Path, kept: int) -> Non
     for reduction in (None, lambda *_: 2):
         with pytest.raises(ImageError, match=r"cannot decode 'image'.*replace or remove it"):
             decode_pixels(path, "image", reduction)
+
+
+def png(bits: int, colour_type: int, *rows: bytes, width: int = 2) -> bytes:
+    """A PNG, written by hand, of any depth."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, colour_type, 0, 0, 0)
+    palette = chunk(b"PLTE", bytes(range(48))) if colour_type == 3 else b""
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + palette + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "numbers"),
+    [
+        (png(8, 0, b"\x00\x07", b"\xfe\xff"), [[0, 7], [254, 255]]),
+        (png(1, 0, b"\x40", b"\x80"), [[0, 1], [1, 0]]),
+        (png(8, 3, b"\x00\x0f"), [[0, 15]]),
+        (png(4, 3, b"\x0f"), [[0, 15]]),
+    ],
+    ids=["grey", "one bit", "palette", "small palette"],
+)
+def test_numbers_are_those_in_the_file(content: bytes, numbers: list[list[int]]) -> None:
+    assert decode_numbers(content, "mask.png").tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("content", "stored"),
+    [
+        (png(4, 0, b"\x0f"), "PNG .* L;4"),
+        (png(16, 0, b"\x00\x01\x00\x02"), "PNG .* I;16B"),
+        (png(8, 2, bytes(6)), "PNG .* RGB"),
+        (png(8, 4, bytes(4)), "PNG .* LA"),
+    ],
+    ids=["stretched grey", "deep", "colour", "transparency"],
+)
+def test_what_holds_no_numbers_of_classes_is_refused(content: bytes, stored: str) -> None:
+    with pytest.raises(DataError, match=rf"'mask.png' is a {stored}.*Save it as a PNG with a palette"):
+        decode_numbers(content, "mask.png")
+
+
+def test_numbers_are_not_read_off_a_jpeg() -> None:
+    file = io.BytesIO()
+    Image.new("L", (8, 8), 3).save(file, "JPEG")
+    with pytest.raises(DataError, match=r"'mask.png' is a JPEG"):
+        decode_numbers(file.getvalue(), "mask.png")

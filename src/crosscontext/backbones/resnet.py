@@ -84,3 +84,27 @@ class ResNet(Backbone):
             images, indices=[1, 2, 3, 4], intermediates_only=True
         )
         return maps
+
+    def dilate(self, stride: int) -> None:
+        """Let no stage be coarser than a stride: where one does not halve its map, kernels are spread.
+
+        Those cells of the maps that were there before keep their values. Source: Chen et al., arXiv
+        1706.05587, section 3.1.
+
+        Args:
+            stride: pixels a cell, at least those of the first stage.
+        """
+        dilation = 1
+        for stage in self.stages:
+            if stage.stride <= stride:
+                continue
+            before, dilation = dilation, 2 * dilation
+            for module in getattr(self.model, stage.name).modules():
+                if isinstance(module, nn.Conv2d):
+                    spread = (
+                        dilation if module.stride == (1, 1) else before
+                    )  # what halved reads the finer map
+                    module.stride = (1, 1)
+                    if module.kernel_size == (3, 3):
+                        module.dilation = module.padding = (spread, spread)
+        self.stages = tuple(stage._replace(stride=min(stage.stride, stride)) for stage in self.stages)

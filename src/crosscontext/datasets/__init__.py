@@ -1,4 +1,4 @@
-"""The data sets as one union: settings → **datasets** → named images, and labels where they exist.
+"""The data sets as one union: settings → **datasets** → named images, and labels or masks where they exist.
 
 To add one: a file with a settings class that has a `name` of its own and `open() -> Splits`, and its name in
 `DatasetSettings`.
@@ -10,8 +10,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from crosscontext.datasets.contract import Annotation, Dataset, Labels, Splits
+from crosscontext.datasets.contract import Annotation, Dataset, Labels, MaskDataset, Splits
 from crosscontext.datasets.folder import FolderSettings
+from crosscontext.datasets.masks import MasksSettings, is_mask_folder
 from crosscontext.datasets.named import KNOWN_NAMES, NamedSettings
 from crosscontext.datasets.shapes import ShapesSettings
 
@@ -21,6 +22,8 @@ __all__ = [
     "DatasetSettings",
     "FolderSettings",
     "Labels",
+    "MaskDataset",
+    "MasksSettings",
     "NamedSettings",
     "ShapesSettings",
     "Splits",
@@ -31,7 +34,7 @@ __all__ = [
 def from_text(value: object) -> object:
     """Spell out the short form of a data set: ``shapes``, a known name such as ``cifar10``, or a path.
 
-    A folder that bears one of these names is written ``./shapes``.
+    A folder that bears one of these names is written ``./shapes``. What is in a folder is told by its layout.
 
     Args:
         value: text or path; anything else is returned as it is.
@@ -55,11 +58,13 @@ def from_text(value: object) -> object:
     meant = difflib.get_close_matches(str(value).lower(), _names(), n=1, cutoff=0.8)
     if meant and str(value) == Path(value).name and not Path(value).exists():
         raise ValueError(f"no folder {str(value)!r} exists; did you mean the data set {meant[0]!r}?")
-    return {"name": "folder", "path": value}
+    return {"name": "masks" if is_mask_folder(Path(value)) else "folder", "path": value}
 
 
 DatasetSettings = Annotated[
-    FolderSettings | NamedSettings | ShapesSettings, Field(discriminator="name"), BeforeValidator(from_text)
+    FolderSettings | NamedSettings | ShapesSettings | MasksSettings,
+    Field(discriminator="name"),
+    BeforeValidator(from_text),
 ]
 """Settings of any data set; `open()` gives its `Splits`."""
 

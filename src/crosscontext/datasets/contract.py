@@ -7,12 +7,13 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from crosscontext.errors import ImageError
 from crosscontext.shapes import UInt8
 
 Annotation = Literal["none", "classes", "boxes", "masks"]
@@ -100,3 +101,51 @@ class Splits(NamedTuple):
     train: Dataset
     test: Dataset | None
     """None where the data set has no test part of its own."""
+
+
+IGNORED: Final = 255
+"""In a mask: a pixel that is neither learned from nor judged."""
+
+
+class MaskDataset(Dataset):
+    """Images with a class for each pixel."""
+
+    labels: Labels | None = None
+
+    @property
+    def annotation(self) -> Annotation:
+        """Masks."""
+        return "masks"
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """What the numbers in the masks are indices into; at most 255."""
+
+    @abstractmethod
+    def mask(self, index: int) -> UInt8[np.ndarray, "H W"]:
+        """Decode the mask of one image, which has the same size.
+
+        Returns:
+            Indices of classes, or `IGNORED`.
+
+        Raises:
+            ImageError: the mask cannot be decoded; the message has its name and the cause.
+            DataError: it has colours, or a value that is neither a class nor ignored.
+        """
+
+    def annotation_digest(self) -> str:
+        """Identify the images by names, classes and the pixels of all masks, which are read for that.
+
+        Raises:
+            DataError: as of `mask`; a mask that cannot be decoded counts as such.
+        """
+        sha = hashlib.sha256(json.dumps([self.class_names, list(self.names)]).encode())
+        for index in range(len(self.names)):
+            try:
+                mask = self.mask(index)
+            except ImageError:
+                sha.update(b"unreadable")
+            else:
+                sha.update(str(mask.shape).encode() + mask.tobytes())
+        return sha.hexdigest()[:16]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from crosscontext.datasets.contract import Reduction
-from crosscontext.errors import ImageError
+from crosscontext.errors import DataError, ImageError
 from crosscontext.shapes import UInt8
 
 # Named, so that a file of another kind never reaches a decoder that runs an outside program (EPS).
@@ -44,6 +44,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# How PNG files store numbers that Pillow hands over as they are; greys of 2 and 4 bits ("L;2") it stretches.
+_NUMBERS = ("L", "1", "P", "P;1", "P;2", "P;4")
 
 # What shows through transparent pixels. On black or white, line art of the same colour would vanish; mid-grey
 # keeps both, and is close to zero after normalisation.
@@ -99,6 +102,29 @@ def decode_pixels(
         return np.array(_as_rgb(_upright(image)))
 
 
+def decode_numbers(source: Path | bytes, name: str) -> UInt8[np.ndarray, "H W"]:
+    """Decode a PNG whose pixels are numbers, e.g. of classes: grey values or palette indices, as they are.
+
+    Args:
+        source: the file, or its content.
+        name: of the image, for the error message.
+
+    Raises:
+        ImageError: as of `decode`.
+        DataError: the file has colours, more than 8 bits, or is no PNG: its values are no such numbers.
+    """
+    with _opened(source, name) as image:
+        stored = image.tile[0][3]
+        image.load()
+        numbers = np.array(image).astype(np.uint8)
+    if stored not in _NUMBERS:
+        raise DataError(
+            f"{name!r} is a {image.format} whose pixels are stored as {stored}, and the numbers of classes "
+            "cannot be read off that. Save it as a PNG with a palette, or with 8 bits of grey a pixel."
+        )
+    return numbers
+
+
 def _ordinary_jpeg(content: bytes, reduction: Reduction | None) -> UInt8[np.ndarray, "H W 3"] | None:
     """Decode a JPEG that stands upright and has nothing unusual: the same pixels as Pillow's in less time.
 
@@ -132,7 +158,7 @@ def _is_turned(content: bytes) -> bool:
 
 
 @contextmanager
-def _opened(source: Path | bytes, name: str) -> Iterator[Image.Image]:
+def _opened(source: Path | bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     """Open an image file and read its head; what fails in here or later becomes an ImageError."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from crosscontext.datasets import fingerprints
-from crosscontext.datasets.contract import Dataset, Labels, Reduction
+from crosscontext.datasets.contract import Dataset, Labels, MaskDataset, Reduction
 from crosscontext.shapes import UInt8
 
 
@@ -35,3 +35,25 @@ class Subset(Dataset):
     def pixels(self, index: int, reduction: Reduction | None = None) -> UInt8[np.ndarray, "H W 3"]:
         """Decode one image of the part as an array."""
         return self._whole.pixels(self._indices[index], reduction)
+
+
+class MaskSubset(Subset, MaskDataset):
+    """Some images of a data set with masks."""
+
+    def __init__(self, whole: MaskDataset, indices: Sequence[int]):
+        super().__init__(whole, indices)
+        self._masks = whole
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the whole."""
+        return self._masks.class_names
+
+    def mask(self, index: int) -> UInt8[np.ndarray, "H W"]:
+        """Decode one mask of the part."""
+        return self._masks.mask(self._indices[index])
+
+
+def select(whole: Dataset, indices: Sequence[int]) -> Dataset:
+    """Keep some images of a data set, with the annotation that they have."""
+    return MaskSubset(whole, indices) if isinstance(whole, MaskDataset) else Subset(whole, indices)

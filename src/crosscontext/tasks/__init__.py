@@ -11,6 +11,7 @@ from crosscontext.tasks.health import HealthSettings
 from crosscontext.tasks.knn import KnnSettings
 from crosscontext.tasks.linear import LinearSettings
 from crosscontext.tasks.retrieve import RetrieveSettings
+from crosscontext.tasks.segment import SegmentSettings
 
 __all__ = [
     "ClusterSettings",
@@ -21,6 +22,7 @@ __all__ = [
     "LinearSettings",
     "Measurement",
     "RetrieveSettings",
+    "SegmentSettings",
     "Task",
     "TaskSettings",
 ]
@@ -31,7 +33,13 @@ def _from_text(value: object) -> object:
 
 
 TaskSettings = Annotated[
-    KnnSettings | LinearSettings | ClusterSettings | RetrieveSettings | CopiesSettings | HealthSettings,
+    KnnSettings
+    | LinearSettings
+    | ClusterSettings
+    | RetrieveSettings
+    | CopiesSettings
+    | HealthSettings
+    | SegmentSettings,
     Field(discriminator="name"),
     BeforeValidator(_from_text),
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from crosscontext.confidence import Mean
 from crosscontext.errors import DataError
 from crosscontext.features import Features
-from crosscontext.probe import Logistic, PrincipalAxes, Standard, fit_logistic
+from crosscontext.probe import choose_penalty
 from crosscontext.shapes import Bool, Int64
 from crosscontext.tasks.contract import FeatureTask, Measurement
 
@@ -36,22 +36,11 @@ class LinearSettings(FeatureTask):
         assert classes is not None
         assert test.classes is not None
         held_out = stratified(classes, self.held_out, seed)
-        standard = Standard.of(train.values[~held_out])
-        values = standard.apply(train.values)
-        fit_values, fit_classes = values[~held_out], classes[~held_out]
-        axes = PrincipalAxes.of(fit_values)
-
-        logistic = Logistic.zeros(int(classes.max()) + 1, values.shape[1])
-        candidates: list[tuple[float, float, Logistic]] = []
-        for penalty in sorted(self.penalties, reverse=True):  # each fit starts from the one before
-            logistic = fit_logistic(fit_values, fit_classes, axes, penalty, logistic)
-            right = torch.eq(logistic.predict(values[held_out]), classes[held_out])
-            candidates.append((float(right.double().mean()), penalty, logistic))
-        accuracy, penalty, logistic = max(candidates, key=lambda candidate: candidate[:2])
-
-        logistic = fit_logistic(values, classes, axes, penalty, logistic)
-        right = torch.eq(logistic.predict(standard.apply(test.values)), test.classes)
-        yield Measurement("top1", Mean(right), {"penalty": penalty, "held_out_top1": accuracy})
+        chosen = choose_penalty(
+            train.values, classes, int(classes.max()) + 1, held_out, self.penalties, _accuracy
+        )
+        right = torch.eq(chosen.predict(test.values), test.classes)
+        yield Measurement("top1", Mean(right), {"penalty": chosen.penalty, "held_out_top1": chosen.score})
 
 
 def stratified(classes: Int64[Tensor, " N"], share: float, seed: int) -> Bool[Tensor, " N"]:
@@ -72,3 +61,7 @@ def stratified(classes: Int64[Tensor, " N"], share: float, seed: int) -> Bool[Te
             "of a class to choose its penalty. Give more labelled images."
         )
     return picked
+
+
+def _accuracy(predicted: Int64[Tensor, " N"], classes: Int64[Tensor, " N"]) -> float:
+    return float(torch.eq(predicted, classes).double().mean())
