@@ -4,9 +4,7 @@ Every readable image counts exactly once, in the order of the data set; neither 
 number of workers changes the result.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -17,9 +15,8 @@ from crosscontext.datasets.contract import Dataset
 from crosscontext.encoders import Encoder
 from crosscontext.errors import DataError, ImageError, NonFiniteError
 from crosscontext.inference import for_inference
+from crosscontext.prefetching import ahead
 from crosscontext.shapes import Float, Int64
-
-_BATCHES_AHEAD = 2
 
 
 @runtime_checkable
@@ -126,14 +123,18 @@ def load_batches(
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
-    def load(index: int) -> Tensor | None:
+    def load(index: int) -> tuple[int, Tensor | None]:
         try:
-            return model.preprocess(dataset.image(index))
+            return index, model.preprocess(dataset.image(index))
         except ImageError as error:
             skipped[dataset.names[index]] = str(error)
-            return None
+            return index, None
 
-    for loads in _ahead(load, len(dataset.names), batch_size, workers):
+    num_images = len(dataset.names)
+    batches = (
+        range(start, min(start + batch_size, num_images)) for start in range(0, num_images, batch_size)
+    )
+    for loads in ahead(load, batches, workers):
         loaded = [(index, image) for index, image in loads if image is not None]
         if loaded:
             images = torch.stack([image for _, image in loaded])
@@ -141,16 +142,3 @@ def load_batches(
                 device, memory_format=torch.channels_last
             )  # convolutions are 1.4 times as fast
             yield LoadedBatch(images, [index for index, _ in loaded])
-
-
-def _ahead(
-    load: Callable[[int], Tensor | None], num_images: int, batch_size: int, workers: int
-) -> Iterator[list[tuple[int, Tensor | None]]]:
-    """Call `load` from a pool; no more than a few batches wait in memory, however large the set."""
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        waiting: deque[list[tuple[int, Future[Tensor | None]]]] = deque()
-        for start in range(0, num_images + _BATCHES_AHEAD * batch_size, batch_size):
-            batch = range(start, min(start + batch_size, num_images))
-            waiting.append([(index, pool.submit(load, index)) for index in batch])
-            if len(waiting) > _BATCHES_AHEAD:
-                yield [(index, future.result()) for index, future in waiting.popleft()]

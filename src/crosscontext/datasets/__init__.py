@@ -1,4 +1,4 @@
-"""The data sets as one union: settings → **datasets** → named images, and labels where they exist.
+"""The data sets as one union: settings → **datasets** → named images, and labels or boxes where they exist.
 
 To add one: a file with a settings class that has a `name` of its own and `open() -> Splits`, and its name in
 `DatasetSettings`.
@@ -10,13 +10,19 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from crosscontext.datasets.contract import Annotation, Dataset, Labels, Splits
+from crosscontext.datasets import coco, voc
+from crosscontext.datasets.coco import CocoSettings
+from crosscontext.datasets.contract import Annotation, BoxDataset, Boxes, Dataset, Labels, Splits
 from crosscontext.datasets.folder import FolderSettings
 from crosscontext.datasets.named import KNOWN_NAMES, NamedSettings
 from crosscontext.datasets.shapes import ShapesSettings
+from crosscontext.datasets.voc import VocSettings
 
 __all__ = [
     "Annotation",
+    "BoxDataset",
+    "Boxes",
+    "CocoSettings",
     "Dataset",
     "DatasetSettings",
     "FolderSettings",
@@ -24,6 +30,7 @@ __all__ = [
     "NamedSettings",
     "ShapesSettings",
     "Splits",
+    "VocSettings",
     "from_text",
 ]
 
@@ -31,7 +38,8 @@ __all__ = [
 def from_text(value: object) -> object:
     """Spell out the short form of a data set: ``shapes``, a known name such as ``cifar10``, or a path.
 
-    A folder that bears one of these names is written ``./shapes``.
+    A folder that bears one of these names is written ``./shapes``. A folder in the layout of Pascal VOC or of
+    COCO has boxes; any other has image files.
 
     Args:
         value: text or path; anything else is returned as it is.
@@ -55,11 +63,18 @@ def from_text(value: object) -> object:
     meant = difflib.get_close_matches(str(value).lower(), _names(), n=1, cutoff=0.8)
     if meant and str(value) == Path(value).name and not Path(value).exists():
         raise ValueError(f"no folder {str(value)!r} exists; did you mean the data set {meant[0]!r}?")
+    folder = Path(value).expanduser()
+    if voc.recognises(folder):
+        return {"name": "voc", "path": value}
+    if (parts := coco.recognised(folder)) is not None:
+        return {"name": "coco", **parts}
     return {"name": "folder", "path": value}
 
 
 DatasetSettings = Annotated[
-    FolderSettings | NamedSettings | ShapesSettings, Field(discriminator="name"), BeforeValidator(from_text)
+    FolderSettings | NamedSettings | ShapesSettings | VocSettings | CocoSettings,
+    Field(discriminator="name"),
+    BeforeValidator(from_text),
 ]
 """Settings of any data set; `open()` gives its `Splits`."""
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from crosscontext.datasets.contract import Dataset, Labels, Reduction
+from crosscontext.datasets.contract import BoxDataset, Boxes, Dataset, Labels, Reduction
 from crosscontext.shapes import UInt8
 
 
@@ -30,3 +30,31 @@ class Subset(Dataset):
     def pixels(self, index: int, reduction: Reduction | None = None) -> UInt8[np.ndarray, "H W 3"]:
         """Decode one image of the part as an array."""
         return self._whole.pixels(self._indices[index], reduction)
+
+
+class BoxSubset(Subset, BoxDataset):
+    """Some images of another data set, with their boxes.
+
+    Args:
+        whole: where images and boxes come from.
+        indices: of the images to keep.
+    """
+
+    def __init__(self, whole: BoxDataset, indices: Sequence[int]):
+        super().__init__(whole, indices)
+        self._boxed = whole
+        self.left_out = {name: whole.left_out[name] for name in self.names if name in whole.left_out}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the whole."""
+        return self._boxed.class_names
+
+    def boxes(self, index: int) -> Boxes:
+        """Look up the boxes of one image of the part."""
+        return self._boxed.boxes(self._indices[index])
+
+
+def part_of(whole: Dataset, indices: Sequence[int]) -> Subset:
+    """Take some images of a data set, with whatever annotation they have."""
+    return BoxSubset(whole, indices) if isinstance(whole, BoxDataset) else Subset(whole, indices)

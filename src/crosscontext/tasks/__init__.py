@@ -5,10 +5,19 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from crosscontext.tasks.contract import FeatureTask, Measurement, Task
+from crosscontext.tasks.detect import DetectSettings
 from crosscontext.tasks.knn import KnnSettings
 from crosscontext.tasks.linear import LinearSettings
 
-__all__ = ["FeatureTask", "KnnSettings", "LinearSettings", "Measurement", "Task", "TaskSettings"]
+__all__ = [
+    "DetectSettings",
+    "FeatureTask",
+    "KnnSettings",
+    "LinearSettings",
+    "Measurement",
+    "Task",
+    "TaskSettings",
+]
 
 
 def _from_text(value: object) -> object:
@@ -16,5 +25,5 @@ def _from_text(value: object) -> object:
 
 
 TaskSettings = Annotated[
-    KnnSettings | LinearSettings, Field(discriminator="name"), BeforeValidator(_from_text)
+    KnnSettings | LinearSettings | DetectSettings, Field(discriminator="name"), BeforeValidator(_from_text)
 ]
