@@ -222,7 +222,7 @@ def _pycocotools(
 
 
 def _annotation(
-    number: int, image: int, corners: Float32[np.ndarray, " 4"], label: np.int64, **more: float
+    number: int, image: int, corners: Float32[np.ndarray, " 4"], label: np.int64, **more: float | int
 ) -> dict[str, Any]:
     left, top, right, bottom = corners.astype(np.float64).tolist()
     bbox = [left, top, right - left, bottom - top]

@@ -13,6 +13,7 @@ from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encod
 from crosscontext.errors import DataError, SettingsError
 from crosscontext.evaluation import EvaluateSettings, evaluate
 from crosscontext.references import Pixels
+from crosscontext.settings import load_yaml
 from crosscontext.splits import Parts, open_parts
 from crosscontext.subjects import Subject
 from crosscontext.tasks import DetectSettings, Measurement
@@ -20,6 +21,7 @@ from drawn import Thing, annotate, draw_set, things
 
 BACKBONE = ResNetSettings(depth=10, width=0.125, stem="large")
 DETECTOR = {"candidates": (60, 60), "proposals": (30, 20), "rois_per_image": 8, "score_threshold": 0.0}
+RECIPES = Path(__file__).parents[2] / "recipes" / "evaluate"
 SCHEDULE = {"short_sides": (48, 64), "test_short_side": 64, "long_side": 96, "iterations": 3}
 
 
@@ -161,6 +163,13 @@ def test_evaluate_writes_scores_with_intervals_for_encoder_and_random_twin(
     assert all(np.isfinite([s.low, s.value, s.high]).all() and s.low <= s.high for s in scores)
     assert "pixels: no detect, which needs a network" in said
     assert scores[0].protocol["task"] == task().model_dump(mode="json")
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*detection*.yaml")), ids=lambda path: path.stem)
+def test_recipes_say_all_that_differs_from_the_defaults(recipe: Path) -> None:
+    (chosen,) = EvaluateSettings.model_validate({"run": "run", **load_yaml(recipe)}).tasks
+    assert isinstance(chosen, DetectSettings)
+    assert {"iterations", "learning_rate", "short_sides", "batch_size"} <= chosen.schedule.model_fields_set
 
 
 def test_a_set_without_test_part_is_divided_by_its_names(tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ def recognised(folder: Path) -> dict[str, Path] | None:
 class _Image(BaseModel):
     id: int
     file_name: str
-    width: Annotated[int, Field(ge=1)]
-    height: Annotated[int, Field(ge=1)]
+    width: Annotated[float, Field(ge=1)]
+    height: Annotated[float, Field(ge=1)]
 
 
 class _Category(BaseModel):
