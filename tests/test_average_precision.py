@@ -42,7 +42,9 @@ def value(
     return value_of(AveragePrecision(match(detections, true, num_classes, 100), thresholds))
 
 
-def scenes(num_images: int, num_classes: int, seed: int) -> tuple[list[Detections], list[Boxes]]:
+def scenes(
+    num_images: int, num_classes: int, seed: int, digits: int = 2
+) -> tuple[list[Detections], list[Boxes]]:
     """Boxes in a crowd, found with noise: some twice, some never, some of no object, some equally sure."""
     generator = np.random.default_rng(seed)
     all_found, all_true = [], []
@@ -58,7 +60,7 @@ def scenes(num_images: int, num_classes: int, seed: int) -> tuple[list[Detection
         strays = generator.uniform(0, 40, (3, 4))
         strays[:, 2:] += strays[:, :2]
         named = np.concatenate([classes[again], generator.integers(0, num_classes, 3)])
-        scores = generator.random(len(named)).round(2)
+        scores = generator.random(len(named)).round(digits)
         guessed = np.concatenate([guesses, strays]).astype(np.float32)
         all_found.append(Detections(guessed, named, scores.astype(np.float32)))
     return all_found, all_true
@@ -162,7 +164,8 @@ def test_recall_is_read_to_the_last_bit_where_pycocotools_reads_it() -> None:
 
 
 def test_counts_stand_for_images_that_are_there_several_times() -> None:
-    detections, true = scenes(25, 2, seed=11)
+    """With equally sure detections in one image, its copies would come to lie between them."""
+    detections, true = scenes(25, 2, seed=11, digits=7)
     statistic = AveragePrecision(match(detections, true, 2, 100), ALL)
     generator = np.random.default_rng(0)
     rows = np.stack([np.bincount(generator.integers(25, size=25), minlength=25) for _ in range(5)])

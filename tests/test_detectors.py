@@ -70,7 +70,9 @@ def test_c4_takes_a_resnet_apart_without_changing_it() -> None:
 
 def test_a_trained_batch_norm_follows_the_last_stage_only_if_it_is_trained() -> None:
     def norms(head: str, batch_norm: str) -> int:
-        return sum(isinstance(module, nn.BatchNorm2d) for module in build(head=head, batch_norm=batch_norm).modules())
+        return sum(
+            isinstance(module, nn.BatchNorm2d) for module in build(head=head, batch_norm=batch_norm).modules()
+        )
 
     there = sum(isinstance(module, nn.BatchNorm2d) for module in encoder().modules())
     assert norms(head="c4", batch_norm="frozen") == there

@@ -197,12 +197,12 @@ def test_entities_neither_read_files_nor_explode(tmp_path: Path) -> None:
     path = folder / "Annotations" / "train_00.xml"
     secret = tmp_path / "secret"
     secret.write_text("red")
-    whole = path.read_text()
-    path.write_text(f'<!DOCTYPE a [<!ENTITY e SYSTEM "file://{secret}">]>' + whole.replace("red", "&e;", 1))
+    whole, colour = path.read_text(), things(0, 64, 64)[0].colour
+    path.write_text(f'<!DOCTYPE a [<!ENTITY e SYSTEM "file://{secret}">]>' + whole.replace(colour, "&e;"))
     with pytest.raises(DataError, match="undefined entity"):
         VocSettings(path=folder).open()
     levels = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 20}">' for i in range(8))
-    path.write_text(f'<!DOCTYPE a [<!ENTITY e0 "red">{levels}]>' + whole.replace("red", "&e8;", 1))
+    path.write_text(f'<!DOCTYPE a [<!ENTITY e0 "red">{levels}]>' + whole.replace(colour, "&e8;"))
     with pytest.raises(DataError, match="amplification"):
         VocSettings(path=folder).open()
 
