@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from crosscontext.schedules import Duration, Plan, warmup_cosine, warmup_fraction
+from crosscontext.schedules import Duration, Plan, warmup_cosine, warmup_drops, warmup_fraction
 
 SCHEDULES = json.loads((Path(__file__).parent / "reference" / "schedules.json").read_text())
 COSINE = [entry for entry in SCHEDULES["learning_rate"] if entry["schedule_type"] == "cos"]
@@ -91,3 +91,9 @@ def test_the_weights_of_the_loss_terms_are_those_of_the_authors(entry: dict[str,
     assert 1 - related == pytest.approx(entry["cl"], abs=1e-15)
     assert related / 2 == pytest.approx(entry["cl_hyper"], abs=1e-15)
     assert related / 2 == pytest.approx(entry["csist"], abs=1e-15)
+
+
+def test_the_factor_drops_to_a_tenth_at_each_milestone() -> None:
+    factors = [warmup_drops(step, warmup_steps=4, drops=[6, 8]) for step in range(10)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert warmup_drops(0, warmup_steps=0, drops=[]) == 1

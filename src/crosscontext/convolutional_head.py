@@ -26,7 +26,7 @@ from crosscontext.dense import (
 )
 from crosscontext.encoders import Preprocessing
 from crosscontext.errors import NonFiniteError
-from crosscontext.features import ahead
+from crosscontext.prefetching import ahead, in_batches
 from crosscontext.randomness import permutation
 from crosscontext.schedules import warmup_cosine
 from crosscontext.settings import Settings
@@ -109,10 +109,9 @@ class FinetuneSettings(Settings):
         )
         steps = max(1, round(self.epochs * crops.num_images / self.batch_size))
         segmenter.train()
-        for step, loads in enumerate(ahead(crops.load, steps * self.batch_size, self.batch_size, workers)):
-            images, masks = (
-                torch.stack(parts).to(device) for parts in zip(*(pair for _, pair in loads), strict=True)
-            )
+        batches = in_batches(steps * self.batch_size, self.batch_size)
+        for step, loads in enumerate(ahead(crops.load, batches, workers)):
+            images, masks = (torch.stack(parts).to(device) for parts in zip(*loads, strict=True))
             images = images.contiguous(memory_format=torch.channels_last)
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * warmup_cosine(step, total_steps=steps, warmup_steps=0)

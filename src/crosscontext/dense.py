@@ -17,7 +17,7 @@ from crosscontext.datasets.contract import MaskDataset
 from crosscontext.datasets.subset import MaskSubset
 from crosscontext.encoders import Preprocessing
 from crosscontext.errors import DataError, ImageError
-from crosscontext.features import ahead
+from crosscontext.prefetching import ahead, in_batches
 from crosscontext.shapes import Float, Int64, UInt8
 
 _PAIRS_AT_ONCE = 8
@@ -116,12 +116,13 @@ def usable(dataset: MaskDataset, workers: int, skipped: dict[str, str]) -> Usabl
     """
     num_classes = len(dataset.class_names)
 
-    def count(index: int) -> Tensor:
+    def count(index: int) -> tuple[int, Tensor]:
         pair = readable_pair(dataset, index, skipped)
         classes = torch.empty(0, dtype=torch.uint8) if pair is None else pair[1].flatten()
-        return torch.bincount(classes, minlength=num_classes)[:num_classes]
+        return index, torch.bincount(classes, minlength=num_classes)[:num_classes]
 
-    numbers = [pair for loads in ahead(count, len(dataset.names), _PAIRS_AT_ONCE, workers) for pair in loads]
+    batches = in_batches(len(dataset.names), _PAIRS_AT_ONCE)
+    numbers = [pair for loads in ahead(count, batches, workers) for pair in loads]
     kept = [index for index, pixels in numbers if pixels.any()]
     if not kept:
         raise nothing_counts(dataset, "training", skipped)
@@ -159,12 +160,12 @@ def load_pairs(
         DataError: as of `read_pair`.
     """
 
-    def load(index: int) -> tuple[Tensor, Tensor] | None:
+    def load(index: int) -> tuple[int, Tensor, Tensor] | None:
         pair = readable_pair(dataset, index, skipped)
-        return pair and (_scaled(pair[0], scale), pair[1])
+        return pair and (index, _scaled(pair[0], scale), pair[1])
 
-    for loads in ahead(load, len(dataset.names), _PAIRS_AT_ONCE, workers):
-        loaded = [(index, *pair) for index, pair in loads if pair is not None]
+    for loads in ahead(load, in_batches(len(dataset.names), _PAIRS_AT_ONCE), workers):
+        loaded = [triple for triple in loads if triple is not None]
         for (size, _), group in groupby(loaded, lambda pair: (pair[1].shape, pair[2].shape)):
             members = list(group)
             at_once = max(1, _PIXELS_AT_ONCE // size[1:].numel())

@@ -28,6 +28,8 @@ from crosscontext.splits import open_parts
 from crosscontext.subjects import Subject
 from crosscontext.tasks import KnnSettings, LinearSettings, Task, TaskSettings
 
+_PLACES = {"path", "images", "annotation", "test_images", "test_annotation", "download"}  # of data sets
+
 
 class EvaluateSettings(Settings):
     """Which encoder is scored, on which images, by which tasks."""
@@ -36,15 +38,15 @@ class EvaluateSettings(Settings):
     """Run folder, or file of an encoder; scores are added to `results.jsonl` in the folder."""
 
     data: DatasetSettings | None = None
-    """Labelled images: a folder with a sub-folder a class, or the name of a data set; by default those of the
-    run."""
+    """Annotated images: a folder with a sub-folder a class, one in the layout of Pascal VOC or COCO, or the
+    name of a data set; by default those of the run."""
 
     test_data: DatasetSettings | None = None
     """Other labelled images that are scored; by default the test part of the data, or else a fixed fifth of
     them, chosen by a hash of the names."""
 
     tasks: tuple[TaskSettings, ...] = Field((KnnSettings(), LinearSettings()), min_length=1)
-    """What is measured: knn, linear, cluster, retrieve, copies, health, segment."""
+    """What is measured: knn, linear, cluster, retrieve, copies, health, detect, segment."""
 
     references: tuple[Reference, ...] = ("pixels", "random")
     """What the encoder is compared with. pixels: the images themselves. random: the same backbone, untrained
@@ -207,7 +209,7 @@ def _annotation(tasks: Sequence[Task]) -> Annotation:
 def _identity(data: DatasetSettings, dataset: Dataset) -> dict[str, object]:
     """Identify annotated images by settings, names and annotation, wherever they lie on the disk."""
     return {
-        "settings": data.model_dump(mode="json", exclude={"path", "download"}),
+        "settings": data.model_dump(mode="json", exclude=_PLACES),
         "images": len(dataset.names),
         "digest": dataset.annotation_digest(),
     }

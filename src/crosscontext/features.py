@@ -4,10 +4,8 @@ Every readable image counts exactly once, in the order of the data set; neither 
 number of workers changes the result.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -17,11 +15,8 @@ from crosscontext.datasets.contract import Dataset
 from crosscontext.encoders import Encoder, Preprocessing
 from crosscontext.errors import DataError, ImageError, NonFiniteError
 from crosscontext.inference import for_inference
+from crosscontext.prefetching import ahead, in_batches
 from crosscontext.shapes import Float, Int64
-
-_BATCHES_AHEAD = 2
-
-Loaded = TypeVar("Loaded")
 
 
 @runtime_checkable
@@ -137,14 +132,14 @@ def load_batches(
     """
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
-    def load(index: int) -> Tensor | None:
+    def load(index: int) -> tuple[int, Tensor | None]:
         try:
-            return model.preprocess(dataset.image(index))
+            return index, model.preprocess(dataset.image(index))
         except ImageError as error:
             skipped[dataset.names[index]] = str(error)
-            return None
+            return index, None
 
-    for loads in ahead(load, len(dataset.names), batch_size, workers):
+    for loads in ahead(load, in_batches(len(dataset.names), batch_size), workers):
         loaded = [(index, image) for index, image in loads if image is not None]
         if loaded:
             images = torch.stack([image for _, image in loaded])
@@ -152,26 +147,3 @@ def load_batches(
                 device, memory_format=torch.channels_last
             )  # convolutions are 1.4 times as fast
             yield LoadedBatch(images, [index for index, _ in loaded])
-
-
-def ahead(
-    load: Callable[[int], Loaded], size: int, batch_size: int, workers: int
-) -> Iterator[list[tuple[int, Loaded]]]:
-    """Call `load` from a pool; no more than a few batches wait in memory, however many there are.
-
-    Args:
-        load: is called with 0 … size − 1, from several threads.
-        size: number of things to load.
-        batch_size: things that are handed over together; there are fewer in the last batch.
-        workers: threads; 0 counts as 1.
-
-    Yields:
-        Each number of a batch with what was loaded for it, in order.
-    """
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        waiting: deque[list[tuple[int, Future[Loaded]]]] = deque()
-        for start in range(0, size + _BATCHES_AHEAD * batch_size, batch_size):
-            batch = range(start, min(start + batch_size, size))
-            waiting.append([(index, pool.submit(load, index)) for index in batch])
-            if len(waiting) > _BATCHES_AHEAD:
-                yield [(index, future.result()) for index, future in waiting.popleft()]

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator
@@ -68,6 +69,21 @@ def warmup_cosine(step: int, *, total_steps: int, warmup_steps: int) -> float:
         return (step + 1) / warmup_steps
     fall = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
     return 0.5 * (1 + math.cos(math.pi * fall))
+
+
+def warmup_drops(step: int, *, warmup_steps: int, drops: Sequence[int]) -> float:
+    """Factor of the learning rate: rises in a line, then falls to a tenth at each of some steps.
+
+    Args:
+        step: from 0 on.
+        warmup_steps: length of the rise; its first step is ahead of 0 as in `warmup_cosine`.
+        drops: steps from which on the factor is a tenth of what it was.
+
+    Returns:
+        A factor in (0, 1].
+    """
+    rise = min((step + 1) / warmup_steps, 1.0) if warmup_steps else 1.0
+    return rise * 0.1 ** sum(step >= drop for drop in drops)
 
 
 def warmup_fraction(step: int, warmup_steps: int) -> float:

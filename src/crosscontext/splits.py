@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from crosscontext.datasets import DatasetSettings
-from crosscontext.datasets.contract import Annotation, Dataset
-from crosscontext.datasets.subset import select
+from crosscontext.datasets.contract import Annotation, BoxDataset, Dataset
+from crosscontext.datasets.subset import part_of
 from crosscontext.errors import DataError
 
 TEST_SHARE = 0.2
@@ -75,7 +75,7 @@ def split_by_name(dataset: Dataset) -> tuple[Dataset, Dataset]:
             "Give more images, or test images with --test-data."
         )
     train, test = np.flatnonzero(~is_test).tolist(), np.flatnonzero(is_test).tolist()
-    return select(dataset, train), select(dataset, test)
+    return part_of(dataset, train), part_of(dataset, test)
 
 
 def _check_annotation(dataset: Dataset, part: str, reads: Annotation) -> None:
@@ -89,9 +89,9 @@ def _check_annotation(dataset: Dataset, part: str, reads: Annotation) -> None:
 
 def _check_classes(train: Dataset, test: Dataset, *, test_may_lack: bool) -> None:
     trained, tested = set(train.class_names), set(test.class_names)
-    if trained == tested and train.labels is not None and test.labels is not None:
-        trained = {train.class_names[i] for i in np.unique(train.labels.classes)}  # each class needs images
-        tested = {test.class_names[i] for i in np.unique(test.labels.classes)}
+    if trained == tested:  # each class needs images, too
+        trained, tested = _shown(train), _shown(test)
+        test_may_lack = test_may_lack or isinstance(test, BoxDataset)  # absent objects spoil no average
     problems = [f"the training images lack {_some(tested - trained)}"] if tested - trained else []
     if trained - tested and not test_may_lack:
         problems.append(f"the test images lack {_some(trained - tested)}")
@@ -102,6 +102,17 @@ def _check_classes(train: Dataset, test: Dataset, *, test_may_lack: bool) -> Non
             f"Training and test images have different classes: {'; '.join(problems)}. "
             "Give both parts the same classes in the same order, each with images."
         )
+
+
+def _shown(dataset: Dataset) -> set[str]:
+    """Names of the classes that any image shows; all of them where images are not labelled one by one."""
+    if isinstance(dataset, BoxDataset):
+        shown = np.unique(np.concatenate([dataset.boxes(i).classes for i in range(len(dataset.names))]))
+    elif dataset.labels is not None:
+        shown = np.unique(dataset.labels.classes)
+    else:
+        return set(dataset.class_names)
+    return {dataset.class_names[index] for index in shown}
 
 
 def _some(names: set[str]) -> str:

@@ -5,11 +5,13 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from crosscontext.datasets import (
+    CocoSettings,
     DatasetSettings,
     FolderSettings,
     MasksSettings,
     NamedSettings,
     ShapesSettings,
+    VocSettings,
 )
 from crosscontext.settings import Settings
 
@@ -20,7 +22,9 @@ class Job(Settings):
     data: DatasetSettings
 
 
-def parse(value: Any) -> FolderSettings | NamedSettings | ShapesSettings | MasksSettings:
+def parse(
+    value: Any,
+) -> FolderSettings | NamedSettings | ShapesSettings | VocSettings | CocoSettings | MasksSettings:
     return Job(data=value).data
 
 
@@ -75,10 +79,34 @@ def test_a_folder_with_images_and_masks_is_known_by_them(tmp_path: Path, part: s
     assert parse({"name": "folder", "path": tmp_path}) == FolderSettings(path=tmp_path)
 
 
+def test_a_folder_in_the_layout_of_pascal_voc_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "JPEGImages").mkdir()
+    assert parse(tmp_path) == FolderSettings(path=tmp_path)
+    (tmp_path / "Annotations").mkdir()
+    assert parse(tmp_path) == VocSettings(path=tmp_path)
+    assert parse({"name": "folder", "path": tmp_path}) == FolderSettings(path=tmp_path)
+
+
+def test_the_folder_of_coco_is_recognised(tmp_path: Path) -> None:
+    for name in ("train2017", "val2017", "annotations"):
+        (tmp_path / name).mkdir()
+    assert parse(tmp_path) == FolderSettings(path=tmp_path)
+    train, val = (tmp_path / "annotations" / f"instances_{part}2017.json" for part in ("train", "val"))
+    train.touch()
+    assert parse(str(tmp_path)) == CocoSettings(images=tmp_path / "train2017", annotation=train)
+    val.touch()
+    assert parse(str(tmp_path)) == CocoSettings(
+        images=tmp_path / "train2017",
+        annotation=train,
+        test_images=tmp_path / "val2017",
+        test_annotation=val,
+    )
+
+
 def test_unknown_keys_and_kinds_are_refused() -> None:
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         parse({"name": "shapes", "colour": 1})
-    with pytest.raises(ValidationError, match="'folder', 'torchvision', 'shapes'"):
+    with pytest.raises(ValidationError, match="'folder', 'torchvision', 'shapes', 'voc', 'coco'"):
         parse({"name": "imagenet"})
 
 

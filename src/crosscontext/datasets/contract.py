@@ -6,7 +6,7 @@ files → **datasets** → views
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crosscontext.errors import ImageError
-from crosscontext.shapes import UInt8
+from crosscontext.shapes import Bool, Float32, Int64, UInt8
 
 Annotation = Literal["none", "classes", "boxes", "masks"]
 """What is known of the images: nothing, one class each, boxes with a class each, or a class a pixel."""
@@ -28,6 +28,19 @@ class Labels(NamedTuple):
 
     classes: NDArray[np.int64]
     """Shape (N,), in [0, len(class_names))."""
+
+
+class Boxes(NamedTuple):
+    """The objects of one image."""
+
+    corners: Float32[np.ndarray, "M 4"]
+    """Left, top, right and bottom edge in pixels of the whole image, all inside it, with an area above 0."""
+
+    classes: Int64[np.ndarray, " M"]
+    """Indices into the class names of the data set."""
+
+    difficult: Bool[np.ndarray, " M"]
+    """Objects that a detector may find or not (``difficult`` of Pascal VOC, ``iscrowd`` of COCO)."""
 
 
 Reduction = Callable[[int, int], int]
@@ -93,6 +106,40 @@ class Dataset(ABC):
             ImageError: as of `image`.
         """
         return np.array(self.image(index))  # PyTorch wants arrays that can be written to
+
+
+class BoxDataset(Dataset):
+    """Images with boxes; for whoever asks for nothing else, plain images without labels."""
+
+    labels = None
+
+    left_out: Mapping[str, Sequence[str]]
+    """Name of an image → what is wrong with each of its boxes that were left out."""
+
+    @property
+    def annotation(self) -> Annotation:
+        """Each image has any number of boxes, also none."""
+        return "boxes"
+
+    @property
+    @abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """What classes are indices into."""
+
+    @abstractmethod
+    def boxes(self, index: int) -> Boxes:
+        """Look up the boxes of one image; the image is not read."""
+
+    def annotation_digest(self) -> str:
+        """Identify the images by names, classes and boxes: 16 hexadecimal digits."""
+        sha = hashlib.sha256(json.dumps([self.class_names, list(self.names)]).encode())
+        for index in range(len(self.names)):
+            corners, classes, difficult = self.boxes(index)
+            sha.update(len(classes).to_bytes(4))
+            sha.update(corners.astype("<f4").tobytes())
+            sha.update(classes.astype("<i8").tobytes())
+            sha.update(difficult.tobytes())
+        return sha.hexdigest()[:16]
 
 
 class Splits(NamedTuple):

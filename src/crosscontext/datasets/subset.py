@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from crosscontext.datasets import fingerprints
-from crosscontext.datasets.contract import Dataset, Labels, MaskDataset, Reduction
+from crosscontext.datasets.contract import BoxDataset, Boxes, Dataset, Labels, MaskDataset, Reduction
 from crosscontext.shapes import UInt8
 
 
@@ -37,6 +37,24 @@ class Subset(Dataset):
         return self._whole.pixels(self._indices[index], reduction)
 
 
+class BoxSubset(Subset, BoxDataset):
+    """Some images of a data set with boxes."""
+
+    def __init__(self, whole: BoxDataset, indices: Sequence[int]):
+        super().__init__(whole, indices)
+        self._boxed = whole
+        self.left_out = {name: whole.left_out[name] for name in self.names if name in whole.left_out}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the whole."""
+        return self._boxed.class_names
+
+    def boxes(self, index: int) -> Boxes:
+        """Look up the boxes of one image of the part."""
+        return self._boxed.boxes(self._indices[index])
+
+
 class MaskSubset(Subset, MaskDataset):
     """Some images of a data set with masks."""
 
@@ -54,6 +72,8 @@ class MaskSubset(Subset, MaskDataset):
         return self._masks.mask(self._indices[index])
 
 
-def select(whole: Dataset, indices: Sequence[int]) -> Dataset:
-    """Keep some images of a data set, with the annotation that they have."""
+def part_of(whole: Dataset, indices: Sequence[int]) -> Subset:
+    """Take some images of a data set, with whatever annotation they have."""
+    if isinstance(whole, BoxDataset):
+        return BoxSubset(whole, indices)
     return MaskSubset(whole, indices) if isinstance(whole, MaskDataset) else Subset(whole, indices)

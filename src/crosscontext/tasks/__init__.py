@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 from crosscontext.tasks.cluster import ClusterSettings
 from crosscontext.tasks.contract import FeatureTask, Measurement, Task
 from crosscontext.tasks.copies import CopiesSettings
+from crosscontext.tasks.detect import DetectSettings
 from crosscontext.tasks.health import HealthSettings
 from crosscontext.tasks.knn import KnnSettings
 from crosscontext.tasks.linear import LinearSettings
@@ -16,6 +17,7 @@ from crosscontext.tasks.segment import SegmentSettings
 __all__ = [
     "ClusterSettings",
     "CopiesSettings",
+    "DetectSettings",
     "FeatureTask",
     "HealthSettings",
     "KnnSettings",
@@ -39,6 +41,7 @@ TaskSettings = Annotated[
     | RetrieveSettings
     | CopiesSettings
     | HealthSettings
+    | DetectSettings
     | SegmentSettings,
     Field(discriminator="name"),
     BeforeValidator(_from_text),
