@@ -47,7 +47,7 @@ class EvaluateSettings(Settings):
     them, chosen by a hash of the names."""
 
     tasks: tuple[TaskSettings, ...] = Field((KnnSettings(), LinearSettings()), min_length=1)
-    """What is measured: knn, linear."""
+    """What is measured: knn, linear, svm on features; linear_sgd, semi, finetune with the network."""
 
     references: tuple[Reference, ...] = ("pixels", "random")
     """What the encoder is compared with. pixels: the images themselves. random: the same backbone, untrained
@@ -133,7 +133,7 @@ def _take(
     started = time.perf_counter()
     measurements = list(task.judge(subject))
     seconds = time.perf_counter() - started
-    protocol: dict[str, object] = {"task": task.model_dump(mode="json"), **conditions}
+    protocol: dict[str, object] = {"task": task.protocol(), **conditions}
     versions = {package: version(package) for package in ("crosscontext", "torch")}
     scores = []
     for measurement in measurements:

@@ -5,10 +5,25 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from crosscontext.tasks.contract import FeatureTask, Measurement, Task
+from crosscontext.tasks.finetune import FinetuneSettings
 from crosscontext.tasks.knn import KnnSettings
 from crosscontext.tasks.linear import LinearSettings
+from crosscontext.tasks.linear_sgd import LinearSgdSettings
+from crosscontext.tasks.semi import SemiSettings
+from crosscontext.tasks.svm import SvmSettings
 
-__all__ = ["FeatureTask", "KnnSettings", "LinearSettings", "Measurement", "Task", "TaskSettings"]
+__all__ = [
+    "FeatureTask",
+    "FinetuneSettings",
+    "KnnSettings",
+    "LinearSettings",
+    "LinearSgdSettings",
+    "Measurement",
+    "SemiSettings",
+    "SvmSettings",
+    "Task",
+    "TaskSettings",
+]
 
 
 def _from_text(value: object) -> object:
@@ -16,5 +31,7 @@ def _from_text(value: object) -> object:
 
 
 TaskSettings = Annotated[
-    KnnSettings | LinearSettings, Field(discriminator="name"), BeforeValidator(_from_text)
+    KnnSettings | LinearSettings | LinearSgdSettings | SemiSettings | FinetuneSettings | SvmSettings,
+    Field(discriminator="name"),
+    BeforeValidator(_from_text),
 ]

@@ -49,6 +49,10 @@ class Task(Settings, ABC):
     takes_network: ClassVar[bool] = False
     """Whether features are not enough: references without a network are left out."""
 
+    def protocol(self) -> dict[str, object]:
+        """What must be equal for two scores to be comparable, as JSON values: all settings."""
+        return self.model_dump(mode="json")
+
     @abstractmethod
     def judge(self, subject: Subject) -> Iterator[Measurement]:
         """Learn from the training images, then read the test images once.

@@ -3,16 +3,13 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from crosscontext.confidence import Mean
-from crosscontext.errors import DataError
 from crosscontext.features import Features
-from crosscontext.probe import Logistic, PrincipalAxes, Standard, fit_logistic
-from crosscontext.shapes import Bool, Int64
+from crosscontext.probe import LinearClassifier, PrincipalAxes, Standard, fit_logistic
+from crosscontext.stratified import hold_out
 from crosscontext.tasks.contract import FeatureTask, Measurement
 
 
@@ -35,14 +32,14 @@ class LinearSettings(FeatureTask):
         classes = train.classes
         assert classes is not None
         assert test.classes is not None
-        held_out = stratified(classes, self.held_out, seed)
+        held_out = hold_out(classes, self.held_out, seed)
         standard = Standard.of(train.values[~held_out])
         values = standard.apply(train.values)
         fit_values, fit_classes = values[~held_out], classes[~held_out]
         axes = PrincipalAxes.of(fit_values)
 
-        logistic = Logistic.zeros(int(classes.max()) + 1, values.shape[1])
-        candidates: list[tuple[float, float, Logistic]] = []
+        logistic = LinearClassifier.zeros(int(classes.max()) + 1, values.shape[1])
+        candidates: list[tuple[float, float, LinearClassifier]] = []
         for penalty in sorted(self.penalties, reverse=True):  # each fit starts from the one before
             logistic = fit_logistic(fit_values, fit_classes, axes, penalty, logistic)
             right = torch.eq(logistic.predict(values[held_out]), classes[held_out])
@@ -52,23 +49,3 @@ class LinearSettings(FeatureTask):
         logistic = fit_logistic(values, classes, axes, penalty, logistic)
         right = torch.eq(logistic.predict(standard.apply(test.values)), test.classes)
         yield Measurement("top1", Mean(right), {"penalty": penalty, "held_out_top1": accuracy})
-
-
-def stratified(classes: Int64[Tensor, " N"], share: float, seed: int) -> Bool[Tensor, " N"]:
-    """Pick a share of the images of each class at random, at least one of those with two or more.
-
-    Raises:
-        DataError: no class has two images.
-    """
-    generator = np.random.default_rng(seed)
-    picked = torch.zeros(len(classes), dtype=torch.bool)
-    for label in torch.unique(classes):
-        members = torch.nonzero(classes == label).flatten()
-        count = min(max(1, round(len(members) * share)), len(members) - 1)
-        picked[members[torch.from_numpy(generator.permutation(len(members))[:count])]] = True
-    if not picked.any():
-        raise DataError(
-            f"Each of the {len(classes)} training images has a class of its own; the linear task needs two "
-            "of a class to choose its penalty. Give more labelled images."
-        )
-    return picked
