@@ -16,6 +16,7 @@ from crosscontext.views import ViewSettings, ViewsSettings, draw_view, resolve
 from small_subject import same_weights, small_encoder, weights_of
 
 SHORT = NetworkTraining(epochs=2, batch_size=16)
+FAST = NetworkTraining(epochs=2, batch_size=16, backbone_learning_rate=1, head_learning_rate=1)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_the_head_reaches_the_minimum_of_scikit_learn(tmp_path: Path) -> None:
     encoder = small_encoder(image_size=8)
     features = extract(encoder, dataset, 36, 1)
     scale = float(features.values.norm(dim=1).mean())
-    whole = HeadTraining(epochs=800, weight_decay=0.05 * scale**2, crop_scale=(1, 1), flip_probability=0)
+    whole = HeadTraining(epochs=300, weight_decay=0.05 * scale**2, crop_scale=(1, 1), flip_probability=0)
     rate = 1.0 / scale**2 * 256 / 36
     (head,) = train_heads(encoder, dataset, [rate], whole, 0, 1).heads
     oracle = LogisticRegression(C=1 / (whole.weight_decay * 36), tol=1e-8, max_iter=10_000)
@@ -88,7 +89,7 @@ def test_heads_that_are_trained_together_are_those_trained_alone(dataset: Datase
 def test_fine_tuning_teaches_the_backbone_and_ends_in_evaluation_mode(dataset: Dataset) -> None:
     encoder = small_encoder()
     before = weights_of(encoder)
-    finetune(encoder, dataset, SHORT, 0, 1)
+    finetune(encoder, dataset, FAST, 0, 1)
     changed = {name for name, value in weights_of(encoder).items() if not torch.equal(value, before[name])}
     assert changed == before.keys()
     assert not any(module.training for module in encoder.modules())
@@ -97,7 +98,7 @@ def test_fine_tuning_teaches_the_backbone_and_ends_in_evaluation_mode(dataset: D
 def test_frozen_statistics_stay_while_the_weights_of_batch_norm_learn(dataset: Dataset) -> None:
     encoder = small_encoder()
     before = weights_of(encoder)
-    finetune(encoder, dataset, SHORT.model_copy(update={"batch_norm": "frozen"}), 0, 1)
+    finetune(encoder, dataset, FAST.model_copy(update={"batch_norm": "frozen"}), 0, 1)
     buffers = {name for name, _ in encoder.named_buffers()}
     assert buffers
     for name, value in weights_of(encoder).items():
@@ -184,12 +185,11 @@ def test_a_loss_that_is_no_number_is_refused(dataset: Dataset) -> None:
 
 
 def test_dropout_is_a_function_of_the_seed(dataset: Dataset) -> None:
-    def trained(seed: int) -> Trained:
+    def trained(history: int) -> Trained:
         encoder = small_encoder()
         model: Any = encoder.backbone.model
         model.act1 = nn.Sequential(model.act1, nn.Dropout(0.5))
-        return finetune(encoder, dataset, SHORT, seed, 1)
+        torch.manual_seed(history)
+        return finetune(encoder, dataset, SHORT, 0, 1)
 
-    first = trained(5)
-    torch.manual_seed(99)
-    assert same_heads(first, trained(5))
+    assert same_heads(trained(1), trained(2))

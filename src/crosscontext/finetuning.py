@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from pydantic import AfterValidator, Field
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import skip_init
 
 from crosscontext.datasets.contract import Dataset
@@ -151,7 +150,7 @@ def finetune(
     encoder.train()
     if settings.batch_norm == "frozen":
         for module in encoder.modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, nn.BatchNorm2d):
                 module.eval()
     head = _head(encoder, dataset)
     moved = [

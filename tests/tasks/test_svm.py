@@ -15,6 +15,7 @@ from crosscontext.tasks.svm import MeanAveragePrecision, average_precision
 from measured import right
 
 NUM_CLASSES, WIDTH = 3, 12
+FEW_COSTS = SvmSettings(costs=(0.1, 10))
 
 
 def noisy(size: int, seed: int) -> Features:
@@ -120,23 +121,23 @@ def test_costs_and_scores_are_those_of_scikit_learn_on_the_same_folds() -> None:
 def test_test_labels_and_test_images_touch_neither_choice_nor_predictions() -> None:
     train, test = noisy(150, 0), noisy(300, 1)
     assert test.classes is not None
-    honest, _ = SvmSettings().measure(train, test, seed=0)
+    honest, _ = FEW_COSTS.measure(train, test, seed=0)
     by_poison = []
     for poison in range(NUM_CLASSES):
         all_the_same = test._replace(classes=torch.full_like(test.classes, poison))
-        measured, _ = SvmSettings().measure(train, all_the_same, seed=0)
+        measured, _ = FEW_COSTS.measure(train, all_the_same, seed=0)
         assert measured.details == honest.details
         by_poison.append(right(measured))
     assert torch.stack(by_poison).sum(dim=0).eq(1).all()
     predicted = torch.stack(by_poison).int().argmax(dim=0)
     assert torch.equal(predicted == test.classes, right(honest))
 
-    nothing, _ = SvmSettings().measure(train, test._replace(values=torch.ones(300, WIDTH)), seed=0)
+    nothing, _ = FEW_COSTS.measure(train, test._replace(values=torch.ones(300, WIDTH)), seed=0)
     assert nothing.details == honest.details
 
 
 def test_the_same_seed_gives_the_same_answers() -> None:
-    first, second = (list(SvmSettings().measure(noisy(150, 0), noisy(60, 1), seed=3)) for _ in range(2))
+    first, second = (list(FEW_COSTS.measure(noisy(150, 0), noisy(60, 1), seed=3)) for _ in range(2))
     assert torch.equal(right(first[0]), right(second[0]))
     assert first[1].value == second[1].value
     assert first[0].details == second[0].details
@@ -153,4 +154,4 @@ def test_the_length_of_a_feature_does_not_matter() -> None:
 
 def test_too_few_images_of_a_class_for_the_folds_are_refused() -> None:
     with pytest.raises(DataError, match=r"has 2 training images, too few .* 3 folds"):
-        list(SvmSettings().measure(noisy(6, 0), noisy(6, 1), seed=0))
+        list(FEW_COSTS.measure(noisy(6, 0), noisy(6, 1), seed=0))

@@ -19,7 +19,7 @@ from crosscontext.tasks.contract import Measurement, Task
 class LinearSgdSettings(Task):
     """A linear classifier on the features of crops and flips, as CGH is evaluated (arXiv 2308.13392).
 
-    It costs a pass through the network for every crop; the task ``linear`` says nearly the same in seconds.
+    It costs a pass through the network for every crop, where the task ``linear`` needs one an image.
     """
 
     name: Literal["linear_sgd"] = "linear_sgd"
