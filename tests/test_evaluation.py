@@ -46,6 +46,28 @@ def test_every_task_is_run_on_the_encoder_and_its_references(run: Path) -> None:
     assert len({score.checkpoint_digest for score in scores}) == 3
 
 
+def test_tasks_that_need_a_network_leave_pixels_out_and_say_so(run: Path) -> None:
+    said: list[str] = []
+    short = {"epochs": 1, "batch_size": 16}
+    tasks = [
+        {"name": "linear_sgd", "training": short},
+        {"name": "semi", "labels": ["50%"], "training": short},
+        {"name": "finetune", "training": short},
+        "svm",
+    ]
+    scores = evaluate(settings(run, tasks=tasks), said.append)
+    with_network = [("linear_sgd", "top1"), ("semi", "top1_50%"), ("finetune", "top1")]
+    of_features = [("svm", "top1"), ("svm", "mAP")]
+    assert [(score.model, score.task, score.metric) for score in scores] == [
+        (model, *measured)
+        for model in ("encoder", "pixels", "random")
+        for measured in ([] if model == "pixels" else with_network) + of_features
+    ]
+    assert [line for line in said if "needs a network" in line] == [
+        f"pixels: no {name}, which needs a network" for name, _ in with_network
+    ]
+
+
 def test_the_scores_are_added_to_the_results_file_of_the_run(run: Path) -> None:
     first = evaluate(settings(run))
     second = evaluate(settings(run, references=[]))

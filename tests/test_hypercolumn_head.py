@@ -10,7 +10,7 @@ from crosscontext.datasets.contract import IGNORED, MaskDataset
 from crosscontext.encoders import Encoder, Preprocessing, encoder_of
 from crosscontext.errors import DataError, NonFiniteError, SettingsError
 from crosscontext.hypercolumn_head import FrozenSettings, LinearHead
-from crosscontext.probe import Chosen, Logistic, Standard
+from crosscontext.probe import Chosen, LinearClassifier, Standard
 from drawn_masks import subject, write_set
 
 SMALL = ResNetSettings(depth=10, width=0.125, stem="small")
@@ -33,7 +33,7 @@ def test_a_head_is_the_linear_map_of_standardised_stacked_maps() -> None:
     maps = [torch.randn(2, 3 + i, 24 // 2**i, 32 // 2**i, generator=generator) for i in range(3)]
     width, num_classes = 3 + 5, 4
     fit = Chosen(
-        Logistic(
+        LinearClassifier(
             torch.randn(num_classes, width, generator=generator),
             torch.randn(num_classes, generator=generator),
         ),

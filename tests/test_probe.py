@@ -4,12 +4,22 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from crosscontext import neighbours, probe
 from crosscontext.features import Features
 from crosscontext.neighbours import Neighbours, nearest
-from crosscontext.probe import Logistic, PrincipalAxes, Standard, fit_logistic, knn_classes, knn_top1, vote
+from crosscontext.probe import (
+    LinearClassifier,
+    PrincipalAxes,
+    Standard,
+    fit_logistic,
+    fit_svm,
+    knn_classes,
+    knn_top1,
+    vote,
+)
 
 NUM_CLASSES = 5
 
@@ -114,7 +124,7 @@ def standardised(size: int, width: int) -> tuple[Tensor, Tensor, PrincipalAxes]:
 @pytest.mark.parametrize("penalty", [1e-4, 1e-2, 1.0])
 def test_logistic_regression_agrees_with_scikit_learn(penalty: float) -> None:
     values, classes, axes = standardised(2000, 16)
-    fitted = fit_logistic(values, classes, axes, penalty, Logistic.zeros(NUM_CLASSES, 16))
+    fitted = fit_logistic(values, classes, axes, penalty, LinearClassifier.zeros(NUM_CLASSES, 16))
     oracle = LogisticRegression(C=1 / (penalty * len(values)), max_iter=5000, tol=1e-8)
     oracle.fit(values.double().numpy(), classes.numpy())
     expected = torch.from_numpy(oracle.coef_).float()
@@ -123,7 +133,7 @@ def test_logistic_regression_agrees_with_scikit_learn(penalty: float) -> None:
     assert same.double().mean() > 0.995
 
 
-def penalised_loss(logistic: Logistic, values: Tensor, classes: Tensor, penalty: float) -> Tensor:
+def penalised_loss(logistic: LinearClassifier, values: Tensor, classes: Tensor, penalty: float) -> Tensor:
     return (
         F.cross_entropy(F.linear(values, *logistic), classes) + penalty / 2 * logistic.weights.square().sum()
     )
@@ -131,17 +141,17 @@ def penalised_loss(logistic: Logistic, values: Tensor, classes: Tensor, penalty:
 
 def test_no_gradient_is_left_at_the_fit() -> None:
     values, classes, axes = standardised(400, 8)
-    fitted = fit_logistic(values, classes, axes, 1e-3, Logistic.zeros(NUM_CLASSES, 8))
-    at_fit = Logistic(*(part.clone().requires_grad_() for part in fitted))
+    fitted = fit_logistic(values, classes, axes, 1e-3, LinearClassifier.zeros(NUM_CLASSES, 8))
+    at_fit = LinearClassifier(*(part.clone().requires_grad_() for part in fitted))
     gradients = torch.autograd.grad(penalised_loss(at_fit, values, classes, 1e-3), at_fit)
     assert max(float(gradient.abs().max()) for gradient in gradients) < 2e-3
 
 
 def test_neither_the_axes_nor_the_start_move_the_minimum() -> None:
     values, classes, axes = standardised(400, 8)
-    reference = fit_logistic(values, classes, axes, 1e-2, Logistic.zeros(NUM_CLASSES, 8))
+    reference = fit_logistic(values, classes, axes, 1e-2, LinearClassifier.zeros(NUM_CLASSES, 8))
     no_axes = PrincipalAxes(torch.eye(8), torch.ones(8))
-    far = Logistic(
+    far = LinearClassifier(
         torch.randn(NUM_CLASSES, 8, generator=torch.Generator().manual_seed(0)), torch.ones(NUM_CLASSES)
     )
     other = fit_logistic(values, classes, no_axes, 1e-2, far)
@@ -154,9 +164,9 @@ def test_neither_the_axes_nor_the_start_move_the_minimum() -> None:
     assert (other.weights - reference.weights).norm() < 0.03 * reference.weights.norm()
 
 
-def fit(values: Tensor, classes: Tensor) -> Logistic:
+def fit(values: Tensor, classes: Tensor) -> LinearClassifier:
     features = Standard.of(values).apply(values)
-    start = Logistic.zeros(NUM_CLASSES, features.shape[1])
+    start = LinearClassifier.zeros(NUM_CLASSES, features.shape[1])
     return fit_logistic(features, classes, PrincipalAxes.of(features), 1e-2, start)
 
 
@@ -178,3 +188,28 @@ def test_standardised_dimensions_have_mean_0_and_deviation_1() -> None:
     features = Standard.of(values).apply(values)
     torch.testing.assert_close(features.mean(0), torch.zeros(6), atol=1e-5, rtol=0)
     torch.testing.assert_close(features.std(0, correction=0), torch.ones(6))
+
+
+def test_support_vector_machines_agree_with_scikit_learn() -> None:
+    values, classes = blobs(600, 16, seed=0, spread=3)
+    values = F.normalize(values, dim=1)
+    costs = torch.tensor([0.03, 0.3, 1.0, 3.0, 30.0])
+    start = LinearClassifier.zeros(NUM_CLASSES, 16)
+    fitted = fit_svm(values, classes, PrincipalAxes.of(values), costs, 2.0, start)
+    for label, cost in enumerate(costs.tolist()):
+        oracle = LinearSVC(C=cost, class_weight={1: 2.0}, dual=False, tol=1e-8, max_iter=10_000)
+        oracle.fit(values.double().numpy(), (classes == label).int().numpy())
+        expected = torch.from_numpy(np.append(oracle.coef_, oracle.intercept_)).float()
+        found = torch.cat([fitted.weights[label], fitted.bias[label, None]])
+        assert (found - expected).norm() < 0.02 * expected.norm()
+
+
+def test_the_cost_of_one_class_does_not_touch_another() -> None:
+    values, classes = blobs(300, 8, seed=0, spread=3)
+    axes, start = PrincipalAxes.of(values), LinearClassifier.zeros(NUM_CLASSES, 8)
+    alike, unlike = torch.ones(NUM_CLASSES), torch.tensor([1.0, 0.01, 1.0, 1.0, 1.0])
+    first, second = (fit_svm(values, classes, axes, costs, 2.0, start) for costs in (alike, unlike))
+    torch.testing.assert_close(
+        first.weights[[0, 2, 3, 4]], second.weights[[0, 2, 3, 4]], rtol=0.05, atol=0.01
+    )
+    assert (first.weights[1] - second.weights[1]).norm() > 0.1 * first.weights[1].norm()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -60,9 +60,15 @@ class Preprocessing(Settings):
             picture = transforms.resize(picture, [short])
         if picture.size != (self.image_size, self.image_size):
             picture = transforms.center_crop(picture, [self.image_size])
-        pixels: Tensor = transforms.pil_to_tensor(picture).float().div_(255)
-        transforms.normalize(pixels, list(self.mean), list(self.std), inplace=True)
-        return pixels
+        return self.normalise(transforms.pil_to_tensor(picture))
+
+    def normalise(self, pixels: UInt8[Tensor, "*batch 3 S S"]) -> Float[Tensor, "*batch 3 S S"]:
+        """Turn bytes into values in [0, 1], less the mean and over the deviation of their colour."""
+        from torchvision.transforms.v2 import functional as transforms
+
+        values: Tensor = pixels.float().div_(255)
+        transforms.normalize(values, list(self.mean), list(self.std), inplace=True)
+        return values
 
 
 class EncoderCard(Settings):

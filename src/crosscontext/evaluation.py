@@ -46,7 +46,8 @@ class EvaluateSettings(Settings):
     them, chosen by a hash of the names."""
 
     tasks: tuple[TaskSettings, ...] = Field((KnnSettings(), LinearSettings()), min_length=1)
-    """What is measured: knn, linear, cluster, retrieve, copies, health, detect, segment."""
+    """What is measured. On features: knn, linear, svm, cluster, retrieve, copies, health. With the network:
+    linear_sgd, semi, finetune; detect, where images have boxes; segment, where they have masks."""
 
     references: tuple[Reference, ...] = ("pixels", "random")
     """What the encoder is compared with. pixels: the images themselves. random: the same backbone, untrained
@@ -144,7 +145,7 @@ def _take(
     started = time.perf_counter()
     measurements = list(task.judge(subject))
     seconds = time.perf_counter() - started
-    protocol: dict[str, object] = {"task": task.model_dump(mode="json"), **conditions}
+    protocol: dict[str, object] = {"task": task.protocol(), **conditions}
     preprocessing = subject.model.preprocessing.model_dump(mode="json")
     versions = {package: version(package) for package in ("crosscontext", "torch")}
     scores = []

@@ -114,7 +114,7 @@ class Standard(NamedTuple):
 
 
 class PrincipalAxes(NamedTuple):
-    """Directions in which standardised features vary, and how much."""
+    """Directions in which features vary about 0, and how much."""
 
     directions: Float[Tensor, "D D"]
     """One a column, orthonormal."""
@@ -123,25 +123,29 @@ class PrincipalAxes(NamedTuple):
 
     @classmethod
     def of(cls, features: Float[Tensor, "N D"]) -> "PrincipalAxes":
-        """Find the axes of features whose mean is 0."""
+        """Find the axes of features, which need not have mean 0."""
         variances, directions = torch.linalg.eigh(features.T @ features / len(features))
         return cls(directions, variances.clamp_min(0))
 
 
-class Logistic(NamedTuple):
-    """A multinomial logistic regression."""
+class LinearClassifier(NamedTuple):
+    """One linear score a class; the highest one wins."""
 
     weights: Float[Tensor, "V D"]
     bias: Float[Tensor, " V"]
 
     @classmethod
-    def zeros(cls, num_classes: int, width: int) -> "Logistic":
-        """All classes equally probable: where a fit starts that knows nothing."""
+    def zeros(cls, num_classes: int, width: int) -> "LinearClassifier":
+        """All classes are equal: where a fit starts that knows nothing."""
         return cls(torch.zeros(num_classes, width), torch.zeros(num_classes))
 
+    def scores(self, features: Float[Tensor, "M D"]) -> Float[Tensor, "M V"]:
+        """Score of each class for each row."""
+        return F.linear(features, *self)
+
     def predict(self, features: Float[Tensor, "M D"]) -> Int64[Tensor, " M"]:
-        """Most probable class of each row."""
-        return F.linear(features, *self).argmax(dim=1)
+        """Class of the highest score for each row."""
+        return self.scores(features).argmax(dim=1)
 
 
 def fit_logistic(
@@ -149,8 +153,8 @@ def fit_logistic(
     classes: Int64[Tensor, " N"],
     axes: PrincipalAxes,
     penalty: float,
-    start: Logistic,
-) -> Logistic:
+    start: LinearClassifier,
+) -> LinearClassifier:
     """Minimise mean cross-entropy + penalty / 2 · ‖weights‖² to convergence, by full-batch L-BFGS.
 
     The minimum is that of scikit-learn's ``LogisticRegression(C=1 / (penalty * N))``. The way there is
@@ -165,8 +169,66 @@ def fit_logistic(
         penalty: positive.
         start: a first guess, e.g. the fit of a neighbouring penalty.
     """
-    units = (axes.variances / len(start.bias) + penalty).rsqrt()  # (D,)
-    along_axes = (start.weights @ axes.directions / units).requires_grad_()  # (V, D)
+
+    def objective(weights: Tensor, bias: Tensor) -> Tensor:
+        loss = F.cross_entropy(F.linear(features, weights, bias), classes)
+        return loss + penalty / 2 * weights.square().sum()
+
+    curvature = axes.variances / len(start.bias) + penalty  # (D,)
+    return _minimise(objective, axes.directions, curvature, start)
+
+
+def fit_svm(
+    features: Float[Tensor, "N D"],
+    classes: Int64[Tensor, " N"],
+    axes: PrincipalAxes,
+    costs: Float[Tensor, " V"],
+    positive_weight: float,
+    start: LinearClassifier,
+) -> LinearClassifier:
+    """Fit a linear support vector machine for each class against all others, all at once, to convergence.
+
+    The minimum for class v is that of scikit-learn's ``LinearSVC(C=costs[v], class_weight={1:
+    positive_weight})``: squared hinge loss, and like LIBLINEAR a penalty on the bias too. LIBLINEAR needs 16
+    bytes a value and a fit a class; here a fit is as dear as that of `fit_logistic`.
+
+    Args:
+        features: of any scale, which the costs must suit; usually of length 1.
+        classes: of the rows, in [0, V).
+        axes: of the features, or of most of them: they change the speed, not the minimum.
+        costs: positive; weight of the summed loss against half the squared weights.
+        positive_weight: of the images of a class against one of all others.
+        start: a first guess, e.g. the fit of neighbouring costs.
+    """
+    signs = 2.0 * F.one_hot(classes, len(costs)) - 1  # (N, V)
+    importance = torch.where(signs > 0, positive_weight, 1.0)
+    penalties = 1 / (costs * len(features))
+
+    def objective(weights: Tensor, bias: Tensor) -> Tensor:
+        hinge = (1 - signs * F.linear(features, weights, bias)).clamp_min(0)
+        size = weights.square().sum(dim=1) + bias.square()
+        return ((importance * hinge.square()).mean(dim=0) + penalties / 2 * size).sum()
+
+    curvature = 2 * axes.variances + penalties[:, None]  # (V, D)
+    return _minimise(objective, axes.directions, curvature, start)
+
+
+def _minimise(
+    objective: Callable[[Tensor, Tensor], Tensor],
+    directions: Float[Tensor, "D D"],
+    curvature: Float[Tensor, "*V D"],
+    start: LinearClassifier,
+) -> LinearClassifier:
+    """Find the weights and the bias of the smallest objective by L-BFGS.
+
+    Args:
+        objective: convex; weights (V, D) and bias (V,) → scalar.
+        directions: one a column, along which steps are made.
+        curvature: about that of the objective along each direction, of all classes or of each.
+        start: where to start.
+    """
+    units = curvature.rsqrt()
+    along_axes = (start.weights @ directions / units).requires_grad_()  # (V, D)
     bias = start.bias.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [along_axes, bias],
@@ -178,23 +240,22 @@ def fit_logistic(
     )
 
     def weights() -> Tensor:
-        return (along_axes * units) @ axes.directions.T  # (V, D)
+        return (along_axes * units) @ directions.T  # (V, D)
 
-    def loss() -> Tensor:
+    def evaluate() -> Tensor:
         optimizer.zero_grad()
-        size = (along_axes * units).square().sum()
-        total = F.cross_entropy(F.linear(features, weights(), bias), classes) + penalty / 2 * size
-        total.backward()
-        return total
+        value = objective(weights(), bias)
+        value.backward()
+        return value
 
-    optimizer.step(loss)
-    return Logistic(weights().detach(), bias.detach())
+    optimizer.step(evaluate)
+    return LinearClassifier(weights().detach(), bias.detach())
 
 
 class Chosen(NamedTuple):
     """A logistic regression whose penalty was chosen on held-out rows, fitted to all of them."""
 
-    logistic: Logistic
+    logistic: LinearClassifier
     standard: Standard
     """To be applied to features first."""
 
@@ -229,8 +290,8 @@ def choose_penalty(
     values = standard.apply(features)
     fit_values, fit_classes = values[~held_out], classes[~held_out]
     axes = PrincipalAxes.of(fit_values)
-    logistic = Logistic.zeros(num_classes, values.shape[1])
-    candidates: list[tuple[float, float, Logistic]] = []
+    logistic = LinearClassifier.zeros(num_classes, values.shape[1])
+    candidates: list[tuple[float, float, LinearClassifier]] = []
     for penalty in sorted(penalties, reverse=True):  # each fit starts from the one before
         logistic = fit_logistic(fit_values, fit_classes, axes, penalty, logistic)
         reached = score(logistic.predict(values[held_out]), classes[held_out])

@@ -3,10 +3,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from crosscontext.errors import DataError
 from crosscontext.features import Features
+from crosscontext.stratified import hold_out
 from crosscontext.tasks import LinearSettings
-from crosscontext.tasks.linear import stratified
 from measured import right
 
 NUM_CLASSES, WIDTH = 4, 20
@@ -71,7 +70,7 @@ def test_the_penalty_is_the_one_that_does_best_on_the_held_out_part() -> None:
 def test_all_training_images_are_used_in_the_end() -> None:
     train, test = noisy(100, 0), noisy(50, 1)
     assert train.classes is not None
-    held_out = stratified(train.classes, 0.2, seed=0)
+    held_out = hold_out(train.classes, 0.2, seed=0)
     settings = LinearSettings(penalties=(1e-2,))
     (whole,) = settings.measure(train, test, seed=0)
     scrambled = train.values.clone()
@@ -85,18 +84,6 @@ def test_the_same_seed_gives_the_same_answers() -> None:
     (first,), (second,) = (LinearSettings().measure(train, test, seed=3) for _ in range(2))
     assert torch.equal(right(first), right(second))
     assert first.details == second.details
-
-
-def test_the_held_out_part_has_its_share_of_each_class() -> None:
-    classes = torch.tensor([0] * 50 + [1] * 10 + [2] * 3 + [3])
-    held_out = stratified(classes, 0.2, seed=0)
-    assert [int(held_out[classes == c].sum()) for c in range(4)] == [10, 2, 1, 0]
-    assert not torch.equal(held_out, stratified(classes, 0.2, seed=1))
-
-
-def test_classes_of_one_image_each_are_refused() -> None:
-    with pytest.raises(DataError, match=r"Each of the 3 training images has a class of its own"):
-        stratified(torch.arange(3), 0.2, seed=0)
 
 
 def test_few_images_of_many_dimensions_work() -> None:

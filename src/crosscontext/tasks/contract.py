@@ -52,6 +52,10 @@ class Task(Settings, ABC):
     learns: ClassVar[bool] = True
     """Whether the training images are looked at; if not, the test images alone are judged."""
 
+    def protocol(self) -> dict[str, object]:
+        """What must be equal for two scores to be comparable, as JSON values: all settings."""
+        return self.model_dump(mode="json")
+
     @abstractmethod
     def judge(self, subject: Subject) -> Iterator[Measurement]:
         """Learn from the training images, then read the test images once.
