@@ -210,4 +210,5 @@ def _cells(clusters: Int64[Tensor, " N"], classes: Int64[Tensor, " N"]) -> Int64
 def _share_of_each(groups: Int64[Tensor, " N"]) -> Float64[Tensor, " N"]:
     """Share of the images that are in the group of each image."""
     _, group, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
-    return sizes[group].double() / len(groups)
+    shares: Tensor = sizes.double() / len(groups)
+    return shares[group]
