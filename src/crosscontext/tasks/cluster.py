@@ -76,7 +76,7 @@ class ClusterSettings(Task):
         if silhouettes:
             details["silhouettes"] = silhouettes
         yield Measurement("accuracy", Mean(matched(clusters, test.classes)), details)
-        yield Measurement("nmi", NormalisedMutualInformation(clusters, test.classes), details)
+        yield Measurement("nmi", NormalisedMutualInformation.of(clusters, test.classes), details)
         yield Measurement("ari", AdjustedRandIndex(clusters, test.classes), details)
 
     def _choose(
@@ -132,30 +132,41 @@ class NormalisedMutualInformation(NamedTuple):
     """Normalised mutual information, in [0, 1]: MI over the mean of the two entropies.
 
     Source: Strehl and Ghosh, 2002; the arithmetic mean as in scikit-learn. It is not adjusted for chance.
+    MI and entropies are means over the images of logarithms of shares; the shares are those of all images and
+    are kept on resamples. Taken anew they add information by chance, so that the interval of few images would
+    not hold the value: 27 % and [28, 38] for 300 images, 10 clusters and 10 classes.
     """
 
-    clusters: Int64[Tensor, " N"]
-    classes: Int64[Tensor, " N"]
+    shared: Float64[Tensor, " N"]
+    """ln of the share of its cluster and class together, over those of its cluster and of its class."""
+
+    own: Float64[Tensor, " N"]
+    """-ln of the share of its cluster, and of its class; the mean of the two."""
+
+    @classmethod
+    def of(cls, clusters: Int64[Tensor, " N"], classes: Int64[Tensor, " N"]) -> "NormalisedMutualInformation":
+        """Look up the shares."""
+        cluster, label, both = (
+            _share_of_each(groups).log() for groups in (clusters, classes, _cells(clusters, classes))
+        )
+        return cls(both - cluster - label, -(cluster + label) / 2)
 
     @property
     def n(self) -> int:
         """Number of images."""
-        return len(self.clusters)
+        return len(self.shared)
 
     def __call__(self, counts: Float64[Tensor, "R N"]) -> Float64[Tensor, " R"]:
         """Compute the NMI R times; 1 where there is one cluster and one class."""
-        of_clusters, of_classes, of_both = (
-            torch.special.entr(totals(counts, groups) / self.n).sum(dim=1)
-            for groups in (self.clusters, self.classes, _cells(self.clusters, self.classes))
-        )
-        mean = (of_clusters + of_classes) / 2
-        return torch.where(mean > 0, (2 * mean - of_both) / mean, 1.0)
+        own = counts @ self.own
+        return torch.where(own > 0, counts @ self.shared / own, 1.0)
 
 
 class AdjustedRandIndex(NamedTuple):
     """Adjusted Rand index: 1 for the classes themselves, 0 on average for clusters drawn by chance.
 
-    Source: Hubert and Arabie, 1985, equation 5.
+    Source: Hubert and Arabie, 1985, equation 5. An image that a resample holds twice is no pair with itself:
+    such pairs would always agree.
     """
 
     clusters: Int64[Tensor, " N"]
@@ -168,11 +179,17 @@ class AdjustedRandIndex(NamedTuple):
 
     def __call__(self, counts: Float64[Tensor, "R N"]) -> Float64[Tensor, " R"]:
         """Compute the ARI R times; 1 where clusters and classes are all of one image, or one of all."""
-        of_clusters, of_classes, of_both = (
-            _pairs(totals(counts, groups)).sum(dim=1)
-            for groups in (self.clusters, self.classes, _cells(self.clusters, self.classes))
+        copies = counts.square().sum(dim=1)
+        of_clusters, of_classes, of_both, of_all = (
+            (totals(counts, groups).square().sum(dim=1) - copies) / 2
+            for groups in (
+                self.clusters,
+                self.classes,
+                _cells(self.clusters, self.classes),
+                torch.zeros_like(self.classes),
+            )
         )
-        by_chance = of_clusters * of_classes / (self.n * (self.n - 1) / 2)
+        by_chance = of_clusters * of_classes / of_all
         most = (of_clusters + of_classes) / 2
         return torch.where(most > by_chance, (of_both - by_chance) / (most - by_chance), 1.0)
 
@@ -190,5 +207,8 @@ def _cells(clusters: Int64[Tensor, " N"], classes: Int64[Tensor, " N"]) -> Int64
     return clusters * (classes.max() + 1) + classes
 
 
-def _pairs(numbers: Float64[Tensor, "R M"]) -> Float64[Tensor, "R M"]:
-    return numbers * (numbers - 1) / 2
+def _share_of_each(groups: Int64[Tensor, " N"]) -> Float64[Tensor, " N"]:
+    """Share of the images that are in the group of each image."""
+    _, group, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
+    shares: Tensor = sizes.double() / len(groups)
+    return shares[group]
