@@ -6,6 +6,7 @@ matrix of all queries by all images is ever held.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -92,20 +93,21 @@ def rank_by_class(
         of_class = gallery_classes == label
         for rows in _chunks(torch.nonzero(query_classes == label).flatten(), len(gallery)):
             similarity = queries[rows] @ gallery.T  # (B, N)
-            right = similarity[:, of_class].sort(dim=1).values  # (B, P), ascending
-            standing = _at_least(right, similarity)
-            standing_right = _at_least(right, right)
+            right, every = _sorted(similarity[:, of_class]), _sorted(similarity)  # (B, P), (B, N)
+            standing, standing_right = _at_least(right, every), _at_least(right, right)  # (B, P)
             average_precision[rows] = (standing_right / standing.double()).mean(dim=1)
             first[rows] = 1 + standing[:, -1] - standing_right[:, -1]
     return Ranking(average_precision, first)
 
 
+def _sorted(rows: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Sort each row, the smallest value first; NumPy is several times as fast as PyTorch here."""
+    return torch.from_numpy(np.sort(rows.numpy(), axis=1))
+
+
 def _at_least(marks: Float[Tensor, "B P"], values: Float[Tensor, "B N"]) -> Int64[Tensor, "B P"]:
-    """Count, for each mark of a row, the values of that row that are not below it; marks are ascending."""
-    reached = torch.searchsorted(marks, values, right=True)  # how many marks each value reaches
-    counts = torch.zeros(len(marks), marks.shape[1] + 1, dtype=torch.int64)
-    counts.scatter_add_(1, reached, reached.new_ones(1).expand_as(reached))
-    return counts.flip(1).cumsum(1).flip(1)[:, 1:]
+    """Count, for each mark of a row, the values of that row that are not below it; both are sorted."""
+    return values.shape[1] - torch.searchsorted(values, marks)
 
 
 def _chunks(rows: Int64[Tensor, " M"], num_images: int) -> tuple[Tensor, ...]:
