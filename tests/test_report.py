@@ -7,7 +7,7 @@ from rich.console import Console
 
 from crosscontext.comparison import Comparison, Estimate, Row
 from crosscontext.report import comparison_text, score_table
-from handmade import score
+from handmade import PROTOCOL, score
 
 
 def test_shares_stand_in_per_cent_numbers_as_they_are_with_the_encoder_last() -> None:
@@ -25,6 +25,19 @@ def test_shares_stand_in_per_cent_numbers_as_they_are_with_the_encoder_last() ->
     assert lines[2] == ["knn", "top1_k20", "30.0", "[29.0,", "32.0]", "61.2", "[60.2,", "63.2]"]
     assert lines[3] == ["linear", "top1", "70.0", "[69.0,", "72.0]"]
     assert lines[4] == ["health", "rankme", "49.7", "[49.7,", "49.8]"]
+
+
+def test_a_task_asked_for_with_two_settings_has_two_rows() -> None:
+    one, other = PROTOCOL | {"task": "one"}, PROTOCOL | {"task": "other"}
+    scores = [score(0.1, one), score(0.2, other), score(0.3, one, model="pixels")]
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(score_table(scores))
+    rows = [line.split() for line in captured.get().splitlines() if "knn" in line]
+    assert [[word for word in row if word in ("10.0", "20.0", "30.0")] for row in rows] == [
+        ["30.0", "10.0"],
+        ["20.0"],
+    ]
 
 
 def over_seeds(value: float, half: float, seeds: int = 3) -> Estimate:

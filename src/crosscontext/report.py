@@ -26,16 +26,22 @@ def score_table(scores: Sequence[Score]) -> Table:
     Shares are in per cent; each cell has its confidence interval.
     """
     models = sorted(dict.fromkeys(score.model for score in scores), key=lambda model: model == "encoder")
-    cells = {(score.task, score.metric, score.model): shown(score) for score in scores}
+    cells = {(_row(score), score.model): shown(score) for score in scores}
     table = Table(
         box=box.SIMPLE_HEAD, caption="shares in per cent, with 95 % intervals", caption_justify="left"
     )
     table.add_column("")
     for model in models:
         table.add_column(model, justify="right", no_wrap=True)
-    for task, metric in dict.fromkeys((score.task, score.metric) for score in scores):
-        table.add_row(f"{task} {metric}", *(cells.get((task, metric, model), "") for model in models))
+    for row in dict.fromkeys(_row(score) for score in scores):
+        task, metric, _ = row
+        table.add_row(f"{task} {metric}", *(cells.get((row, model), "") for model in models))
     return table
+
+
+def _row(score: Score) -> tuple[str, str, str]:
+    """What scores of one row share: a task may be asked for twice, with other settings."""
+    return score.task, score.metric, score.protocol_digest
 
 
 def comparison_text(comparison: Comparison, form: Format) -> str:
