@@ -63,14 +63,16 @@ class HeadTraining(Settings):
 
 
 class NetworkTraining(HeadTraining):
-    """The same for the whole network, with the learning rates of SwAV for 10 % of the labels.
+    """The same for the whole network, with length and learning rates of SwAV for 10 % of the labels.
 
-    Source: Caron et al., arXiv 2006.09882, published code; the length is that of SimCLR for 1 % of the labels
-    (Chen et al., arXiv 2002.05709, appendix B.5).
+    Source: Caron et al., arXiv 2006.09882, and the published code, which takes a batch of 256.
     """
 
-    epochs: float = Field(60, gt=0)
+    epochs: float = Field(20, gt=0)
     """Length of the training in passes over the labelled images."""
+
+    batch_size: int = Field(64, ge=2)
+    """Images in a step, all of them where there are fewer; few images have few steps in an epoch."""
 
     backbone_learning_rate: float = Field(0.01, gt=0)
     """First learning rate of the backbone for a batch of 256, scaled in proportion to the batch."""
