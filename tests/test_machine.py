@@ -1,12 +1,29 @@
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import torch
 
 from crosscontext.errors import SettingsError
-from crosscontext.machine import choose_device, describe_machine, settle_compile, settle_precision
+from crosscontext.machine import (
+    choose_device,
+    describe_machine,
+    settle_compile,
+    settle_precision,
+    start_threads,
+)
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_auto_is_a_device_that_is_there() -> None:
@@ -54,3 +71,18 @@ def test_what_is_said_about_precision_and_compiling_is_kept() -> None:
     assert settle_compile("auto", torch.device("cuda"), 2000)
     assert not settle_compile("auto", torch.device("cuda"), 1999)
     assert not settle_compile(False, torch.device("cuda"), 10**6)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_started_threads_take_one_core_each_and_leave_the_others_alone() -> None:
+    met = Barrier(2)
+
+    def look() -> int:
+        met.wait(timeout=10)  # so that each of the two looks
+        return torch.get_num_threads()
+
+    with start_threads(2, "worker") as pool:
+        assert [looked.result() for looked in [pool.submit(look) for _ in range(2)]] == [1, 1]
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 3
