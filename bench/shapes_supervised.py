@@ -14,7 +14,7 @@ from crosscontext.datasets import ShapesSettings
 from crosscontext.encoders import Preprocessing, encoder_of
 from crosscontext.features import extract
 from crosscontext.loading import Loader
-from crosscontext.views import ViewSettings, ViewsSettings, finish_views, resolve
+from crosscontext.views import ViewSettings, ViewsSettings, resolve
 
 STEPS, BATCH, SEED = 1600, 128, 0
 
@@ -33,8 +33,9 @@ def main() -> None:
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=STEPS)
     classes = torch.from_numpy(train.labels.classes)
-    for batch in Loader(train, views, {"weak": 1}, 32, BATCH, SEED, workers=1).batches(0, STEPS):
-        (images,) = finish_views(batch.crops, batch.indices, views, SEED, batch.epoch)["weak"]
+    loader = Loader(train, views, {"weak": 1}, 32, BATCH, SEED, workers=1, device=torch.device("cpu"))
+    for batch in loader.batches(0, STEPS):
+        (images,) = batch.views["weak"]
         optimizer.zero_grad()
         F.cross_entropy(classify(pool(backbone(images)[-1])), classes[batch.indices]).backward()
         optimizer.step()

@@ -1,5 +1,6 @@
 """Two MoCo views of small images, on one thread: whole batches at once, against image by image."""
 
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 
@@ -11,7 +12,7 @@ from bench.images import small_images, small_set
 from crosscontext.datasets import Dataset
 from crosscontext.loading import Loader
 from crosscontext.machine import keep_memory
-from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD, ViewsSettings, finish_views, resolve
+from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD, ViewsSettings, resolve
 
 SIZE, BATCH, SEED = 32, 128, 0
 COMMAND = "python -m bench views"
@@ -61,17 +62,16 @@ def our_epochs(
         batch_size: images a batch.
         size: of the views, in pixels.
         workers: of the loader.
-        finish: do the photometry, too, as pretraining does before a step.
+        finish: do the photometry, too, as pretraining on a CPU does.
     """
     settings = resolve(ViewsSettings(), size)
-    loader = Loader(dataset, settings, {"strong": 2}, size, batch_size, SEED, workers)
+    device = torch.device("cpu") if finish else None
+    loader = Loader(dataset, settings, {"strong": 2}, size, batch_size, SEED, workers, device)
     epochs = count()
 
     def work() -> None:
         start = next(epochs) * loader.steps_per_epoch
-        for batch in loader.batches(start, start + loader.steps_per_epoch):
-            if finish:
-                finish_views(batch.crops, batch.indices, settings, SEED, batch.epoch)
+        deque(loader.batches(start, start + loader.steps_per_epoch), maxlen=0)
 
     return work
 

@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,13 +71,29 @@ def loader_over(folder: Path, workers: int = 0, batch_size: int = BATCH, seed: i
     return Loader(Files(folder), SETTINGS, COUNTS, SIZE, batch_size, seed, workers)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def finishing_loader(folder: Path, workers: int, size: int, device: str = "cpu") -> Loader:
+    settings = resolve(ViewsSettings(), size)
+    counts = {"weak": 1, "strong": 2}
+    return Loader(Files(folder), settings, counts, size, BATCH, 0, workers, torch.device(device))
+
+
 def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
     assert [batch.step for batch in ours] == [batch.step for batch in theirs]
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.epoch == other.epoch
         assert np.array_equal(mine.indices, other.indices)
-        for name, copies in mine.crops.items():
-            assert all(torch.equal(*pair) for pair in zip(copies, other.crops[name], strict=True))
+        for copies, others in ((mine.crops, other.crops), (mine.views, other.views)):
+            assert copies.keys() == others.keys()
+            for name in copies:
+                assert all(torch.equal(*pair) for pair in zip(copies[name], others[name], strict=True))
 
 
 @pytest.mark.parametrize("workers", [1, 3, 11])
@@ -124,6 +141,46 @@ def test_views_may_grow_with_the_step(folder: Path, workers: int) -> None:
     assert {batch.crops["local"][1].shape[-1] for batch in batches} == {8}
     (usual,) = loader_over(folder).batches(2, 3)
     assert_same(batches[2:3], [usual])
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_neither_workers_nor_threads_change_the_views(folder: Path, workers: int) -> None:
+    size = 225  # odd, and so large that a batch has several parts
+    assert_same(
+        list(finishing_loader(folder, workers, size).batches(0, 2)),
+        list(finishing_loader(folder, 0, size).batches(0, 2)),
+    )
+
+
+@pytest.mark.parametrize("size", [16, 225])
+def test_views_made_in_parts_are_those_made_all_at_once_and_one_by_one(folder: Path, size: int) -> None:
+    (batch,) = finishing_loader(folder, 2, size).batches(3, 4)
+    settings = resolve(ViewsSettings(), size)
+    together = finish_views(batch.crops, batch.indices, settings, 0, batch.epoch)
+    for name, copies in batch.views.items():
+        assert all(torch.equal(*pair) for pair in zip(copies, together[name], strict=True))
+        assert all(copy.is_contiguous(memory_format=torch.channels_last) for copy in copies)
+    for row in range(BATCH):
+        crops = {name: [copy[row : row + 1] for copy in copies] for name, copies in batch.crops.items()}
+        alone = finish_views(crops, batch.indices[row : row + 1], settings, 0, batch.epoch)
+        for name, copies in batch.views.items():
+            assert all(torch.equal(view[row], one[0]) for view, one in zip(copies, alone[name], strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_on_another_device_the_views_are_made_there(folder: Path, workers: int) -> None:
+    (batch,) = finishing_loader(folder, workers, 64, device="meta").batches(0, 1)
+    assert {copy.device.type for copies in batch.crops.values() for copy in copies} == {"cpu"}
+    assert {(copy.device.type, copy.shape) for copies in batch.views.values() for copy in copies} == {
+        ("meta", (BATCH, 3, 64, 64))
+    }
+
+
+def test_without_a_device_there_are_crops_only(folder: Path) -> None:
+    (batch,) = loader_over(folder).batches(0, 1)
+    assert batch.crops
+    assert not batch.views
 
 
 @pytest.mark.parametrize("step", [-1, 7])

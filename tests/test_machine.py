@@ -1,6 +1,9 @@
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 import torch
@@ -12,7 +15,16 @@ from crosscontext.machine import (
     settle_compile,
     settle_precision,
     settle_winograd,
+    start_threads,
 )
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
 
 
 def test_auto_is_a_device_that_is_there() -> None:
@@ -65,3 +77,18 @@ def test_what_is_said_about_precision_and_compiling_is_kept() -> None:
     assert not settle_winograd("auto", cpu, "bfloat16", False)
     assert not settle_winograd("auto", torch.device("cuda"), "float32", False)
     assert not settle_winograd(False, cpu, "float32", False)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_started_threads_take_one_core_each_and_leave_the_others_alone() -> None:
+    met = Barrier(2)
+
+    def look() -> int:
+        met.wait(timeout=10)  # so that each of the two looks
+        return torch.get_num_threads()
+
+    with start_threads(2, "worker") as pool:
+        assert [looked.result() for looked in [pool.submit(look) for _ in range(2)]] == [1, 1]
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == 3

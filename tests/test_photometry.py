@@ -46,8 +46,9 @@ def draws(num_views: int = NUM_VIEWS) -> np.ndarray:
         (1, [0.0, 0.6, 0.97, 1.0, 1.4, 2.0]),
         (2, [0.0, 0.6, 0.97, 1.0, 1.4, 2.0]),
         (3, [-0.5, -0.1, 0.0, 0.03, 0.1, 0.5]),
+        (3, [-1 / 3, -0.2, -1 / 6, 1 / 6, 0.25, 0.4]),
     ],
-    ids=["brightness", "contrast", "saturation", "hue"],
+    ids=["brightness", "contrast", "saturation", "hue", "hue beyond a sixth"],
 )
 def test_each_adjustment_equals_torchvision_for_every_image_of_the_batch(
     operation: int, values: list[float]
@@ -62,11 +63,12 @@ def test_each_adjustment_equals_torchvision_for_every_image_of_the_batch(
         torch.testing.assert_close(result, REFERENCES[operation](image, value), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("side", [16, 32, 96])
-def test_blur_equals_torchvision_with_a_wide_kernel(side: int) -> None:
-    images, sigma = noise(5, side), np.array([0.1, 0.5, 1.0, 1.7, 2.0])
+@pytest.mark.parametrize("side", [15, 16, 32, 96])
+@pytest.mark.parametrize("sigma", [(0.1, 0.5, 1.0, 1.7, 2.0), (1.4, 1.5, 1.6, 1.7, 2.0)])
+def test_blur_equals_torchvision_with_a_wide_kernel(side: int, sigma: tuple[float, ...]) -> None:
+    images = noise(5, side)
     kernel = min(23, 2 * side - 1)
-    for image, deviation, result in zip(images, sigma.tolist(), blur(images, sigma), strict=True):
+    for image, deviation, result in zip(images, sigma, blur(images, np.array(sigma)), strict=True):
         expected = reference.gaussian_blur(image, [kernel, kernel], [deviation, deviation])
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
 

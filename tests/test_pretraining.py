@@ -291,11 +291,12 @@ def test_sigterm_ends_with_a_checkpoint_and_the_run_goes_on_exactly(
 def test_any_view_of_the_training_can_be_drawn_again(image_folder: Path, tmp_path: Path) -> None:
     from crosscontext.datasets import FolderSettings
     from crosscontext.loading import Loader
-    from crosscontext.views import ViewsSettings, finish_views, resolve
+    from crosscontext.views import ViewsSettings, resolve
 
     dataset, views = FolderSettings(path=image_folder).open().train, resolve(ViewsSettings(), 16)
-    batch = next(Loader(dataset, views, {"strong": 1}, 16, 12, seed=7, workers=0).batches(4, 5))
-    seen = finish_views(batch.crops, batch.indices, views, 7, batch.epoch)["strong"][0]
+    loader = Loader(dataset, views, {"strong": 1}, 16, 12, seed=7, workers=0, device=torch.device("cpu"))
+    batch = next(loader.batches(4, 5))
+    seen = batch.views["strong"][0]
     again = draw_view(dataset, int(batch.indices[3]), views, 16, ("strong", 0), (7, batch.epoch))
     torch.testing.assert_close(again, seen[3], atol=1e-6, rtol=0)
 

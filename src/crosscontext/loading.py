@@ -1,13 +1,13 @@
 """Data set + views → batches, by global step: a batch is a function of (seed, step) alone.
 
-views → **batches** → the training loop. Threads decode ahead (the image library releases the interpreter's
-lock); how many there are changes nothing but the speed.
+views → **batches** → the training loop. Threads work ahead (the libraries release the interpreter's
+lock), each on a few images at a time; how many threads there are changes nothing but the speed.
 """
 
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -18,20 +18,30 @@ from torch import Tensor
 
 from crosscontext.datasets.contract import Dataset
 from crosscontext.errors import DataError, ImageError
+from crosscontext.machine import start_threads
 from crosscontext.randomness import permutation
-from crosscontext.resampling import SMALL
+from crosscontext.resampling import SMALL, empty_crops
 from crosscontext.shapes import UInt8
-from crosscontext.views import ViewsSettings, crop_boxes, cut, geometry_draws, side_of
+from crosscontext.views import (
+    ViewsSettings,
+    crop_boxes,
+    cut,
+    empty_views,
+    finish_views,
+    geometry_draws,
+    side_of,
+)
 
 MAX_UNREADABLE = 0.05
 """Share of the data set; beyond it training stops."""
 
 _BATCHES_AHEAD = 2
+_VALUES_AT_ONCE = 2**21  # of the views of the images that a thread works on: some megabytes as numbers
 _NAMES_SHOWN = 10
 
 
 class Batch(NamedTuple):
-    """The views of one step, cut and resized; their photometry is still to come (`views.finish_views`)."""
+    """The views of one step."""
 
     step: int
     epoch: int
@@ -41,7 +51,10 @@ class Batch(NamedTuple):
     """Of the images shown: where one was unreadable, of its substitute."""
 
     crops: dict[str, list[Tensor]]
-    """The copies of each named view: uint8 of shape (B, 3, S, S)."""
+    """The copies of each named view, cut and resized: uint8 of shape (B, 3, S, S)."""
+
+    views: dict[str, list[Tensor]]
+    """The same after photometry, on the device of the loader; empty where it has none."""
 
 
 class Loader:
@@ -56,7 +69,9 @@ class Loader:
         image_size: side of the weak and strong views, in pixels, or a function that gives it for a step.
         batch_size: images a batch; what is left at the end of an epoch is dropped.
         seed: of the run.
-        workers: threads that decode; 0 decodes in the thread that asks.
+        workers: threads that make batches ahead; 0: the thread that asks makes them.
+        device: of the views. On a CPU the workers do the photometry, else the device does. By default
+            there is none, and batches hold crops only.
 
     Raises:
         DataError: the batch is larger than the data set.
@@ -73,6 +88,7 @@ class Loader:
         batch_size: int,
         seed: int,
         workers: int,
+        device: torch.device | None = None,
     ) -> None:
         num_images = len(dataset.names)
         if batch_size > num_images:
@@ -88,6 +104,7 @@ class Loader:
         self._batch_size = batch_size
         self._seed = seed
         self._workers = workers
+        self._device = device
         self._order = lru_cache(maxsize=2)(partial(permutation, seed, size=num_images))
         self._skipped: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -114,20 +131,23 @@ class Loader:
         if self._workers == 0:
             for step in range(start, stop):
                 batch = self._empty(step)
-                self._fill(batch, range(self._batch_size))
-                yield batch
+                for part in self._parts(batch):
+                    self._fill(batch, part)
+                yield self._complete(batch)
             return
-        parts = [part.tolist() for part in np.array_split(np.arange(self._batch_size), self._workers)]
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="crosscontext-loader")
+        pool = start_threads(self._workers, "crosscontext-loader")
         ahead: deque[tuple[Batch, list[Future[None]]]] = deque()
         try:
-            for step in range(start, stop):
-                batch = self._empty(step)
-                ahead.append((batch, [pool.submit(self._fill, batch, part) for part in parts]))
-                if len(ahead) > _BATCHES_AHEAD:
-                    yield _when_filled(*ahead.popleft())
-            while ahead:
-                yield _when_filled(*ahead.popleft())
+            for step in range(start, stop + _BATCHES_AHEAD):
+                if step < stop:
+                    batch = self._empty(step)
+                    futures = [pool.submit(self._fill, batch, part) for part in self._parts(batch)]
+                    ahead.append((batch, futures))
+                if step >= start + _BATCHES_AHEAD:
+                    batch, futures = ahead.popleft()
+                    for future in futures:
+                        future.result()
+                    yield self._complete(batch)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -137,14 +157,38 @@ class Loader:
         crops: dict[str, list[Tensor]] = {}
         for name, _ in self._views:
             side = side_of(self._settings, name, self._image_size_at(step))
-            pixels = torch.empty((self._batch_size, 3, side, side), dtype=torch.uint8)
-            crops.setdefault(name, []).append(pixels)
-        return Batch(step, epoch, self._order(epoch)[start : start + self._batch_size].copy(), crops)
+            crops.setdefault(name, []).append(torch.from_numpy(empty_crops(self._batch_size, side)))
+        on_cpu = self._device is not None and self._device.type == "cpu"
+        views = {name: [empty_views(copy) for copy in copies] for name, copies in crops.items() if on_cpu}
+        indices = self._order(epoch)[start : start + self._batch_size].copy()
+        return Batch(step, epoch, indices, crops, views)
 
-    def _fill(self, batch: Batch, rows: Sequence[int]) -> None:
-        """Make the views of some rows of a batch: large pictures one by one, small ones all together."""
-        if not rows:
-            return
+    def _parts(self, batch: Batch) -> list[slice]:
+        """Divide a batch, in the same way for any number of workers."""
+        values_an_image = sum(copy[0].numel() for copies in batch.crops.values() for copy in copies)
+        images = max(1, _VALUES_AT_ONCE // values_an_image)
+        return [slice(row, row + images) for row in range(0, self._batch_size, images)]
+
+    def _fill(self, batch: Batch, part: slice) -> None:
+        """Make the crops of a part of a batch, on a CPU the views, too."""
+        self._read_and_cut(batch, range(self._batch_size)[part])
+        if batch.views:
+            crops, views = _rows(batch.crops, part), _rows(batch.views, part)
+            finish_views(crops, batch.indices[part], self._settings, self._seed, batch.epoch, views)
+
+    def _complete(self, batch: Batch) -> Batch:
+        """Make the views of a batch on a device that is not the CPU."""
+        if self._device is None or batch.views:
+            return batch
+        crops = {
+            name: [copy.to(self._device, non_blocking=True) for copy in copies]
+            for name, copies in batch.crops.items()
+        }
+        views = finish_views(crops, batch.indices, self._settings, self._seed, batch.epoch)
+        return batch._replace(views=views)
+
+    def _read_and_cut(self, batch: Batch, rows: Sequence[int]) -> None:
+        """Make the crops of some rows of a batch: large pictures one by one, small ones all together."""
         draws = self._draws(batch.epoch, batch.indices[rows])
         small: list[UInt8[np.ndarray, "_ _ 3"]] = []
         small_places: list[int] = []
@@ -217,7 +261,5 @@ class Loader:
                 )
 
 
-def _when_filled(batch: Batch, parts: list[Future[None]]) -> Batch:
-    for part in parts:
-        part.result()
-    return batch
+def _rows(copies: dict[str, list[Tensor]], part: slice) -> dict[str, list[Tensor]]:
+    return {name: [copy[part] for copy in of_name] for name, of_name in copies.items()}

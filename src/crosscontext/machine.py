@@ -3,6 +3,8 @@
 import ctypes
 import os
 import platform
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Literal
 
@@ -87,6 +89,31 @@ def keep_memory() -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_INT)
         mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT)
+
+
+def start_threads(number: int, name: str) -> ThreadPoolExecutor:
+    """Start threads whose tensor operations take one core each; those of other threads take what they took.
+
+    Otherwise each of them would bring a team of its own, of as many threads as there are cores. PyTorch keeps
+    the number for each thread, but gives the one set last to later threads; so it is set back in the end.
+
+    Args:
+        number: of the threads, at least 1.
+        name: that theirs begin with.
+    """
+    of_this_thread, started = torch.get_num_threads(), threading.Barrier(number + 1)
+
+    def begin() -> None:
+        torch.get_num_threads()  # takes over the number of the others, which it would do later on
+        torch.set_num_threads(1)
+        started.wait()
+
+    pool = ThreadPoolExecutor(number, thread_name_prefix=name, initializer=begin)
+    for _ in range(number):
+        pool.submit(int)  # starts a thread, since none is idle before all have started
+    started.wait()
+    torch.set_num_threads(of_this_thread)
+    return pool
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:

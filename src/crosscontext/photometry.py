@@ -3,6 +3,7 @@
 decoded crops → **photometry** → views. `retouching` turns draws into decisions; `retouch` carries them out.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ Strength = Annotated[float, Field(ge=0, le=1)]
 NUM_DRAWS = 13
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3  # after brightness, in `Retouching.factors`
 _JITTERED, _FACTORS, _ORDER, _GREY, _BLURRED, _SIGMA, _SOLARIZED = 0, slice(1, 5), slice(5, 9), 9, 10, 11, 12
+_LANES = 8  # numbers that a vector unit holds
 _GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of torchvision; they sum to 0.9999
 
 
@@ -116,12 +118,9 @@ def retouch(images: Float[Tensor, "B 3 S S"], decisions: Retouching) -> Float[Te
     """
     if decisions.jittered.any():
         _jitter(images, decisions)
-    if len(rows := _rows(decisions.grey, images)):
-        images.index_copy_(0, rows, _grey(images.index_select(0, rows)).expand(-1, 3, -1, -1))
-    if len(rows := _rows(decisions.blurred, images)):
-        images.index_copy_(0, rows, blur(images.index_select(0, rows), decisions.sigma[decisions.blurred]))
-    if len(rows := _rows(decisions.solarized, images)):
-        images.index_copy_(0, rows, solarize(images.index_select(0, rows)))
+    _change(images, decisions.grey, lambda chosen, _: _grey(chosen).expand(-1, 3, -1, -1))
+    _change(images, decisions.blurred, lambda chosen, rows: blur(chosen, decisions.sigma[rows]))
+    _change(images, decisions.solarized, lambda chosen, _: solarize(chosen))
     return images
 
 
@@ -140,7 +139,7 @@ def _jitter(images: Float[Tensor, "B 3 S S"], decisions: Retouching) -> None:
     for position in range(3):
         before = slice(int((hue_comes > position).sum()))
         _adjust(jittered[before], order[before, position], factors[before])
-    turn_hue(jittered, torch.as_tensor(factors[:, _HUE], dtype=images.dtype).to(images.device))
+    turn_hue(jittered, factors[:, _HUE])
     for position in range(1, 4):
         after = slice(int((hue_comes >= position).sum()), None)
         _adjust(jittered[after], order[after, position], factors[after])
@@ -162,67 +161,78 @@ def _adjust(
         ..., None, None, None
     ]
     grey = _grey(images)
-    means = grey.mean(dim=(1, 2, 3), keepdim=True)
+    means = grey.mean(dim=3, keepdim=True).mean(dim=2, keepdim=True)  # at once it would depend on the threads
     other = grey.mul_(of_grey).add_(of_mean * means)
     torch.addcmul(other, images, of_image, out=images).clamp_(0, 1)
 
 
-def turn_hue(images: Float[Tensor, "B 3 S S"], turns: Float[Tensor, " B"]) -> None:
+def turn_hue(images: Float[Tensor, "B 3 S S"], turns: Float64[np.ndarray, " B"]) -> None:
     """Turn the hue of each image in place, keeping value and saturation of HSV.
 
-    With the hue h in circles, red is lowest − span + 6 span · |h − 1/2|, green highest + span − 6 span ·
-    |h − 1/3|, and blue the same with 2/3, each distance kept in [1/6, 1/3]; so there is no need to build
-    an HSV image.
+    As the hue turns, a channel goes down and up again along straight lines, 6 (highest − lowest) a circle,
+    that are cut off at the lowest and at the highest channel. Before the cut, channel c stands at
+    2c − middle: the middle one where it is, the others as far beyond their ends as they are away from
+    it. Red goes down where green exceeds blue, and so on round. So a turn of up to 1/6, which cannot
+    reach past a bend, needs neither the hue nor a division; thirds of a circle exchange the channels.
 
     Args:
-        images: in [0, 1].
+        images: of any range.
         turns: in circles.
     """
+    thirds = np.rint(3 * turns).astype(np.int64)
+    for third in (1, 2):
+        _change(images, thirds % 3 == third, lambda chosen, _: chosen.roll(third, dims=1))  # noqa: B023
+    steps = torch.as_tensor(6 * (turns - thirds / 3), dtype=images.dtype).to(images.device)
+    steps = steps[:, None, None, None]
     red, green, blue = images.split(1, dim=1)
-    highest = torch.maximum(red, green).clamp_(min=blue)
-    lowest = torch.minimum(red, green).clamp_(max=blue)
-    span = highest - lowest
-    sixfold = span * 6
-    # one where green is the highest, else the other; torch.where takes five times as long on a CPU
-    hue = (blue - red).add_(span, alpha=2).lerp_((red - green).add_(span, alpha=4), (highest - green).ceil_())
-    hue = (green - blue).lerp_(hue, (highest - red).ceil_()).div_(sixfold.clamp_min(1e-12))
-    hue += turns[:, None, None, None]
-    hue -= hue.floor()
-    distance = torch.empty_like(hue)
-    for channel, base, place, sign in (
-        (red, lowest.sub_(span), 1 / 2, 1),
-        (green, highest.add_(span), 1 / 3, -1),
-        (blue, highest, 2 / 3, -1),
-    ):
-        torch.sub(hue, place, out=distance).abs_().clamp_(1 / 6, 1 / 3)
-        torch.addcmul(base, sixfold, distance, value=sign, out=channel)
+    higher, lower = torch.maximum(red, green), torch.minimum(red, green)
+    highest, lowest = torch.maximum(higher, blue), torch.minimum(lower, blue)
+    middle = torch.minimum(higher, blue, out=higher).clamp_(min=lower)
+    way = torch.sub(highest, lowest, out=lower).mul_(steps)
+    down = torch.empty_like(images)
+    for channel, (one, other) in enumerate(((green, blue), (blue, red), (red, green))):
+        torch.sub(one, other, out=down[:, channel : channel + 1])
+    images.lerp_(middle, -1).addcmul_(down.sign_(), way, value=-1)  # 2c − middle, and on
+    torch.clamp(images, lowest, highest, out=images)
 
 
 def blur(images: Float[Tensor, "B 3 S S"], sigma: Float64[np.ndarray, " B"]) -> Float[Tensor, "B 3 S S"]:
     """Blur each image with its own Gaussian; beyond the edges lies the mirrored image.
 
     The kernel reaches 4.5 sigma far or further. Images with kernels of one length are blurred together, along
-    the rows and then along the columns.
+    the rows and then along the columns. So that vector units are filled, without moving a value in memory,
+    eight neighbours in a row are the channels of the convolutions: the first one computes all eight
+    from the pixels around them, the second one each from those above and below.
 
     Args:
         images: of any range.
         sigma: standard deviation, in pixels, well below S.
     """
-    side = images.shape[-1]
+    number, _, side, _ = images.shape
     reaches = np.minimum(3 * np.ceil(4.5 * sigma / 3).astype(np.int64), side - 1)  # few lengths
-    blurred = torch.empty_like(images)
-    for reach in np.unique(reaches).tolist():
-        alike = reaches == reach
-        weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma[alike, None]) ** 2)
-        weights /= weights.sum(axis=1, keepdims=True)
-        kernels = torch.as_tensor(weights, dtype=images.dtype).to(images.device, non_blocking=True)
-        kernels = kernels[:, None].expand(-1, 3, -1).reshape(-1, 1, 1, 2 * reach + 1)
-        rows = _rows(alike, images)
-        planes = F.pad(images.index_select(0, rows), (reach,) * 4, mode="reflect").flatten(0, 1)[None]
-        for kernel in (kernels, kernels.mT):
-            planes = F.conv2d(planes, kernel, groups=len(kernels))
-        blurred.index_copy_(0, rows, planes.view(-1, 3, side, side))
-    return blurred
+    if len(lengths := np.unique(reaches)) > 1:
+        blurred = images.clone()
+        for length in lengths:
+            _change(blurred, reaches == length, lambda chosen, rows: blur(chosen, sigma[rows]))
+        return blurred
+    reach = int(lengths[0])
+    distances = np.arange(2 * reach + _LANES) - reach - np.arange(_LANES)[:, None]  # from each of the eight
+    weights = np.exp(-0.5 * (distances / sigma[:, None, None]) ** 2) * (np.abs(distances) <= reach)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    kernels = torch.as_tensor(weights, dtype=images.dtype).to(images.device).flatten(0, 1)[:, None]
+    along_rows = kernels[:, :, None]
+    along_columns = kernels[::_LANES, :, : 2 * reach + 1, None].repeat_interleave(_LANES, dim=0)
+    padded = F.pad(images, (reach,) * 4, mode="reflect")
+    if missing := -side % _LANES:
+        padded = F.pad(padded, (0, missing))
+    planes = padded.movedim(0, -1).contiguous()  # colours, rows, columns, images
+    _, height, width, _ = planes.shape
+    strides = (height * width * number, width * number, number, 1)
+    planes = planes.as_strided(planes.shape, strides)  # says so also where B is 1 and any stride would do
+    planes = F.conv2d(planes.movedim(-1, 1), along_rows, stride=(1, _LANES), groups=number)
+    planes = F.conv2d(planes, along_columns, groups=_LANES * number)
+    lanes: Tensor = planes.unflatten(1, (number, _LANES)).permute(1, 0, 3, 4, 2)
+    return lanes.flatten(3)[..., :side]
 
 
 def solarize(images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
@@ -236,6 +246,27 @@ def _grey(images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 1 S S"]:
     return (red * weights[0]).add_(green, alpha=weights[1]).add_(blue, alpha=weights[2])
 
 
-def _rows(chosen: Bool[np.ndarray, " B"], images: Tensor) -> Tensor:
+def _change(
+    images: Float[Tensor, "B 3 S S"],
+    chosen: Bool[np.ndarray, " B"],
+    change: Callable[[Tensor, Int64[np.ndarray, " chosen"]], Tensor],
+) -> None:
+    """Change the chosen images in place: on a CPU one after the other, in its cache, else all at once.
+
+    Args:
+        images: of which some are changed.
+        chosen: which.
+        change: images and their rows → the changed images.
+    """
+    rows = np.flatnonzero(chosen)
+    if images.device.type == "cpu":
+        for row in rows:
+            images[row] = change(images[row : row + 1], rows[rows == row])[0]
+    elif len(rows):
+        index = _index(chosen, images)
+        images.index_copy_(0, index, change(images.index_select(0, index), rows))
+
+
+def _index(chosen: Bool[np.ndarray, " B"], images: Tensor) -> Tensor:
     """Indices of the chosen images, found on the host so that the device is never waited for."""
     return torch.from_numpy(np.flatnonzero(chosen)).to(images.device, non_blocking=True)

@@ -10,7 +10,8 @@ from pydantic import Field
 from crosscontext.backbones import BackboneSettings, ResNetSettings
 from crosscontext.datasets import DatasetSettings
 from crosscontext.datasets.contract import Dataset
-from crosscontext.errors import DataError, ImageError, SettingsError
+from crosscontext.datasets.survey import survey
+from crosscontext.errors import DataError, SettingsError
 from crosscontext.machine import (
     Device,
     Precision,
@@ -22,13 +23,11 @@ from crosscontext.machine import (
 from crosscontext.methods import CGHSettings, MethodSettings
 from crosscontext.monitor import MonitorSettings
 from crosscontext.optimizers import OptimizerSettings
-from crosscontext.randomness import permutation
 from crosscontext.schedules import Duration
 from crosscontext.settings import Settings
 from crosscontext.views import ViewsSettings
 from crosscontext.views import resolve as resolve_views
 
-_SAMPLED_IMAGES = 64
 _USUAL_SIZES = (32, 48, 64, 96, 128, 160, 224)
 _DEFAULT_EPOCHS = 200.0
 
@@ -212,12 +211,7 @@ def auto_image_size(dataset: Dataset) -> int:
     Raises:
         DataError: none of the sampled images can be read.
     """
-    sides, causes = [], []
-    for index in permutation(0, 0, len(dataset.names))[:_SAMPLED_IMAGES].tolist():
-        try:
-            sides.append(min(dataset.image(index).size))
-        except ImageError as error:
-            causes.append(str(error))
+    sides, causes = survey(dataset, lambda pixels: min(pixels.shape[:2]))
     if not sides:
         raise DataError(f"None of {len(causes)} sampled images can be read, e.g.: {causes[0]}")
     median = statistics.median_low(sides)

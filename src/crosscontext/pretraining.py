@@ -16,9 +16,9 @@ from crosscontext.datasets.held import hold
 from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encoder
 from crosscontext.errors import StoppedEarlyError
 from crosscontext.interruption import Interruption
-from crosscontext.loading import Batch, Loader
+from crosscontext.loading import Loader
 from crosscontext.machine import choose_device, describe_machine, keep_memory
-from crosscontext.methods import Method, Outcome, Views
+from crosscontext.methods import Method, Outcome
 from crosscontext.monitor import Monitor
 from crosscontext.planning import PretrainSettings, settle
 from crosscontext.run_folder import RunFolder, write_atomically
@@ -26,7 +26,6 @@ from crosscontext.schedules import Plan
 from crosscontext.settings import dump_yaml
 from crosscontext.stepping import Stepper
 from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
-from crosscontext.views import finish_views
 from crosscontext.winograd import train_by_winograd
 
 __all__ = ["PretrainSettings", "pretrain"]
@@ -69,7 +68,7 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
     plan = Plan(len(dataset.names), settings.batch_size, settings.steps)
     method = build_method(settings, plan, device)
     optimizer = settings.optimizer.build(method.student)
-    loader = make_loader(settings, dataset, method)
+    loader = make_loader(settings, dataset, method, device)
     if settings.resume:
         step = load_checkpoint(folder, method, optimizer)
     else:
@@ -97,7 +96,6 @@ def train(
     progress: Progress,
 ) -> None:
     """Run all steps from `step` on; what happens in a run happens here."""
-    device = next(method.student.parameters()).device
     metrics = MetricsFile(folder.metrics, first_step=step + 1)
     stop = plan.total_steps
     if settings.stop_after is not None:
@@ -113,8 +111,7 @@ def train(
     with Interruption() as interruption:
         for batch in loader.batches(step, stop):
             watch.data_arrived()
-            views = finish(batch, settings, device)
-            outcome = stepper.step(views, step)
+            outcome = stepper.step(batch.views, step)
             step += 1
             watch.step_done(settings.batch_size)
 
@@ -151,14 +148,6 @@ def train(
         progress.say(f"{len(loader.skipped)} unreadable images were replaced; {folder.skipped} names them")
 
 
-def finish(batch: Batch, settings: PretrainSettings, device: torch.device) -> Views:
-    """Send the crops of a batch to the device, and do the photometry there."""
-    crops = {
-        name: [crop.to(device, non_blocking=True) for crop in copies] for name, copies in batch.crops.items()
-    }
-    return finish_views(crops, batch.indices, settings.views, settings.seed, batch.epoch)
-
-
 def scalars_of(outcome: Outcome) -> dict[str, float]:
     """Name the measurements of a step as they are logged."""
     scalars = {"train/loss": outcome.loss.item()}
@@ -184,7 +173,7 @@ def build_method(settings: PretrainSettings, plan: Plan, device: torch.device) -
     return method.train()
 
 
-def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method) -> Loader:
+def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method, device: torch.device) -> Loader:
     """Make the loader of the views that the method takes."""
     return Loader(
         dataset,
@@ -194,6 +183,7 @@ def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method) ->
         settings.batch_size,
         settings.seed,
         settings.workers,
+        device,
     )
 
 
@@ -219,8 +209,8 @@ def seconds_per_step(settings: PretrainSettings, dataset: Dataset, device: torch
     method = build_method(settings, plan, device)
     stepper = Stepper(settings, plan, method, settings.optimizer.build(method.student))
     moments: list[float] = []
-    for step, batch in enumerate(make_loader(settings, dataset, method).batches(0, settings.steps)):
-        stepper.step(finish(batch, settings, device), step)
+    for step, batch in enumerate(make_loader(settings, dataset, method, device).batches(0, settings.steps)):
+        stepper.step(batch.views, step)
         stepper.check()  # waits for the device
         moments.append(time.perf_counter())
     return (moments[-1] - moments[_UNTIMED_STEPS]) / (len(moments) - 1 - _UNTIMED_STEPS)

@@ -40,27 +40,32 @@ def crop(
     Returns:
         The crops. Some of their values differ from Pillow's by one level, for other rounding.
     """
-    crops = np.empty((len(pictures), 3, size, size), dtype=np.uint8)
+    crops = empty_crops(len(pictures), size)
     small = defaultdict(list)
     for row, picture in enumerate(pictures):
         if max(*picture.shape[:2], size) <= SMALL:
             small[picture.shape].append(row)
         else:
-            crops[row] = _crop_one(picture, boxes[row], size)
-            if flips[row]:
-                crops[row] = crops[row, :, :, ::-1]
+            crops[row] = _crop_one(picture, boxes[row], bool(flips[row]), size)
     for rows in small.values():
         crops[rows] = _crop_together(np.stack([pictures[i] for i in rows]), boxes[rows], flips[rows], size)
     return crops
 
 
+def empty_crops(number: int, size: int) -> UInt8[np.ndarray, "B 3 S S"]:
+    """Allocate crops as they are made: small ones plane by plane, larger ones pixel by pixel."""
+    if size <= SMALL:
+        return np.empty((number, 3, size, size), dtype=np.uint8)
+    return np.empty((number, size, size, 3), dtype=np.uint8).transpose(0, 3, 1, 2)
+
+
 def _crop_one(
-    picture: UInt8[np.ndarray, "H W 3"], box: Int64[np.ndarray, " 4"], size: int
+    picture: UInt8[np.ndarray, "H W 3"], box: Int64[np.ndarray, " 4"], flip: bool, size: int
 ) -> UInt8[np.ndarray, "3 S S"]:
     left, top, width, height = box.tolist()
-    part = torch.from_numpy(picture[top : top + height, left : left + width]).permute(2, 0, 1)
-    square = F.interpolate(part[None], size=(size, size), mode="bilinear", antialias=True)
-    return np.asarray(square[0].numpy())
+    part = torch.from_numpy(picture[top : top + height, left : left + width])[None].permute(0, 3, 1, 2)
+    square = F.interpolate(part, size=(size, size), mode="bilinear", antialias=True)
+    return np.asarray((square.flip(3) if flip else square)[0].numpy())
 
 
 def _crop_together(

@@ -30,9 +30,6 @@ from crosscontext.shapes import Float, UInt8
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_NORMALISING_SCALE = tuple(1 / deviation for deviation in IMAGENET_STD)
-_NORMALISING_SHIFT = tuple(-m / s for m, s in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True))
-
 GEOMETRY, PHOTOMETRY = 0, 1  # streams of draws
 VIEW_NAMES = ("weak", "strong", "local")
 
@@ -42,7 +39,6 @@ _ATTEMPTS = 10  # of RandomResizedCrop, before it takes the middle
 _FLIP, _TOP, _LEFT, _AREAS, _RATIOS = 0, 1, 2, slice(3, 3 + _ATTEMPTS), slice(3 + _ATTEMPTS, None)
 _NUM_GEOMETRY_DRAWS = 3 + 2 * _ATTEMPTS
 _COPIES = 1024  # numbers kept free for the copies of one named view
-_CACHED_VALUES = 2**22  # that photometry on the CPU works on at once
 _BLUR_FROM = 64  # pixels; the recipes for CIFAR leave the blur out
 
 
@@ -180,27 +176,34 @@ def cut(
     )
 
 
+def empty_views(crops: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
+    """Allocate views as the networks take them: the three values of a pixel lie side by side in memory."""
+    return torch.empty(crops.shape, device=crops.device, memory_format=torch.channels_last)
+
+
 def photometry(
-    crops: UInt8[Tensor, "B 3 S S"], draws: Float64[np.ndarray, "B 13"], settings: ViewSettings
+    crops: UInt8[Tensor, "B 3 S S"],
+    draws: Float64[np.ndarray, "B 13"],
+    settings: ViewSettings,
+    out: Float[Tensor, "B 3 S S"] | None = None,
 ) -> Float[Tensor, "B 3 S S"]:
-    """Do the photometry of one view of a batch, and normalise it with the mean and deviation of ImageNet.
+    """Do the photometry of one view of some images, and normalise with the mean and deviation of ImageNet.
 
     Args:
         crops: on any device, in any memory format.
         draws: of `photometry_draws`.
         settings: without "auto".
+        out: where the views are written; by default new memory of `empty_views`.
 
     Returns:
-        float32 on the device of the crops, channels last in memory.
+        float32 on the device of the crops.
     """
-    views = torch.empty(crops.shape, device=crops.device, memory_format=torch.channels_last)
-    scale, shift = (views.new_tensor(c).view(3, 1, 1) for c in (_NORMALISING_SCALE, _NORMALISING_SHIFT))
-    together = max(1, _CACHED_VALUES // crops[0].numel()) if crops.device.type == "cpu" else len(crops)
-    for part in range(0, len(crops), together):
-        rows = slice(part, part + together)
-        images = crops[rows].to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        images = retouch(images, retouching(draws[rows], settings))
-        views[rows] = images.mul_(scale).add_(shift)
+    images = crops.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    images = retouch(images, retouching(draws, settings))
+    views = empty_views(crops) if out is None else out
+    for channel, (mean, deviation) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
+        plane = images[:, channel].mul_(1 / deviation)
+        torch.add(plane, -mean / deviation, out=views[:, channel])
     return views
 
 
@@ -210,25 +213,27 @@ def finish_views(
     settings: ViewsSettings,
     seed: int,
     epoch: int,
+    out: dict[str, list[Tensor]] | None = None,
 ) -> dict[str, list[Tensor]]:
-    """Do the photometry of all views of a batch.
+    """Do the photometry of all views of some images.
 
     Args:
-        crops: the copies of each named view, at least one, uint8 of shape (B, 3, S, S).
+        crops: the copies of each named view, uint8 of shape (B, 3, S, S).
         images: the indices of the images, which with seed and epoch key the draws.
         settings: resolved.
         seed: of the run.
         epoch: of the batch.
+        out: where the views are written, of the same names and shapes; by default new memory.
 
     Returns:
         The same names and numbers of copies; normalised float32.
     """
-    views = {}
+    out = out or {name: [empty_views(copy) for copy in copies] for name, copies in crops.items()}
     for name, copies in crops.items():
-        draws = [photometry_draws(seed, epoch, images, name, copy) for copy in range(len(copies))]
-        together = photometry(torch.cat(copies), np.concatenate(draws), settings.named(name))
-        views[name] = list(together.chunk(len(copies)))
-    return views
+        for copy, (cropped, view) in enumerate(zip(copies, out[name], strict=True)):
+            draws = photometry_draws(seed, epoch, images, name, copy)
+            photometry(cropped, draws, settings.named(name), view)
+    return out
 
 
 def draw_view(

@@ -5,11 +5,8 @@ from PIL import Image
 
 from crosscontext.datasets.arrays import ArrayDataset
 from crosscontext.datasets.contract import Dataset, Reduction
-from crosscontext.errors import ImageError
-from crosscontext.randomness import permutation
+from crosscontext.datasets.survey import survey
 from crosscontext.shapes import UInt8
-
-_SAMPLED_IMAGES = 64
 
 
 class HeldDataset(Dataset):
@@ -39,12 +36,7 @@ def hold(dataset: Dataset, gigabytes: float) -> Dataset:
     """Hold a data set in memory if that takes at most so much, by the size of a few of its images."""
     if isinstance(dataset, ArrayDataset):
         return dataset
-    held = HeldDataset(dataset)  # keeps what is sampled: these images are asked for again
-    sizes = []
-    for index in permutation(0, 0, len(dataset.names))[:_SAMPLED_IMAGES].tolist():
-        try:
-            sizes.append(held.pixels(index).nbytes)
-        except ImageError:
-            continue
+    held = HeldDataset(dataset)  # keeps what is surveyed: these images are asked for again
+    sizes, _ = survey(held, lambda pixels: pixels.nbytes)
     fits = sizes and np.mean(sizes) * len(dataset.names) <= gigabytes * 1e9
     return held if fits else dataset
