@@ -88,8 +88,10 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 
 WAITS = """
-import sys, time
+import signal, sys, time
 from crosscontext import cli
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start its background jobs deaf to it
 
 def wait(arguments):
     print("waiting", flush=True)
