@@ -57,7 +57,7 @@ class ScheduleSettings(Settings):
     batch_size: int = Field(2, ge=1)
     """Images a step; published: 16."""
 
-    learning_rate: float = Field(0.02, gt=0)
+    learning_rate: float = Field(0.01, gt=0)
     """Of SGD, for the batch as it is; published: 0.02 for 16 images."""
 
     warmup: Duration = "10%"
