@@ -150,9 +150,8 @@ def _of_rows(
         best_from_here = precision.flip(1).cummax(dim=1).values.flip(1)
         recalls = torch.from_numpy(_RECALLS).expand(len(counts), -1).contiguous()
         places = torch.searchsorted(hits / num_boxes.clamp_min(1), recalls)  # (R, 101)
-        total += (
-            F.pad(best_from_here, (0, 1)).gather(1, places).mean(dim=1)
-        )  # 0 at recalls that are not reached
+        read = F.pad(best_from_here, (0, 1))  # 0 at recalls that are not reached
+        total += read.gather(1, places).mean(dim=1)
     return torch.where(num_boxes[:, 0] > 0, total / len(thresholds), torch.nan)
 
 
