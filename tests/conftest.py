@@ -1,5 +1,6 @@
 """Shapes in signatures are checked at run time; a small folder of images is shared by all tests."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,3 +28,11 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name, hue = (("red", 0), ("blue", 2))[number % 2]
         paint(folder / name / f"{number:02}.jpg", number, hue)
     return folder
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of tasks tell of each step, and not only now and then."""
+    from crosscontext import heartbeat, subjects
+
+    monkeypatch.setattr(subjects, "heartbeat", partial(heartbeat.heartbeat, every=0.0))

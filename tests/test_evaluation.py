@@ -46,6 +46,7 @@ def test_every_task_is_run_on_the_encoder_and_its_references(run: Path) -> None:
     assert len({score.checkpoint_digest for score in scores}) == 3
 
 
+@pytest.mark.usefixtures("impatient")
 def test_tasks_that_need_a_network_leave_pixels_out_and_say_so(run: Path) -> None:
     said: list[str] = []
     short = {"epochs": 1, "batch_size": 16}
@@ -66,6 +67,8 @@ def test_tasks_that_need_a_network_leave_pixels_out_and_say_so(run: Path) -> Non
     assert [line for line in said if "needs a network" in line] == [
         f"pixels: no {name}, which needs a network" for name, _ in with_network
     ]
+    for name, _ in with_network:
+        assert any(line.startswith(f"random: {name}: step 1 of ") for line in said)
 
 
 def test_the_scores_are_added_to_the_results_file_of_the_run(run: Path) -> None:

@@ -26,6 +26,7 @@ from crosscontext.dense import (
 )
 from crosscontext.encoders import Preprocessing
 from crosscontext.errors import NonFiniteError
+from crosscontext.heartbeat import Beat
 from crosscontext.prefetching import ahead, in_batches
 from crosscontext.randomness import permutation
 from crosscontext.schedules import warmup_cosine
@@ -92,11 +93,11 @@ class FinetuneSettings(Settings):
             torch.manual_seed(subject.seed)  # of the head's weights and its dropout
             segmenter = ConvolutionalSegmenter(encoder.backbone, self.head, len(train.class_names))
             segmenter.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            steps = self._train(segmenter, crops, subject.workers)
+            steps = self._train(segmenter, crops, subject.workers, subject.beat(self.head))
         stride = encoder.backbone.stages[-1].stride
         return Learned(segmenter.eval(), {self.head: {"steps": steps, "output_stride": stride}})
 
-    def _train(self, segmenter: "ConvolutionalSegmenter", crops: "Crops", workers: int) -> int:
+    def _train(self, segmenter: "ConvolutionalSegmenter", crops: "Crops", workers: int, beat: Beat) -> int:
         """Run all steps; their number is returned."""
         device = next(segmenter.parameters()).device
         rates = {
@@ -126,6 +127,7 @@ class FinetuneSettings(Settings):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            beat(step, steps, loss.detach())
         return steps
 
 

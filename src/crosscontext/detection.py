@@ -17,6 +17,7 @@ from crosscontext.average_precision import Detections
 from crosscontext.datasets.contract import BoxDataset, Boxes
 from crosscontext.detectors import Detector
 from crosscontext.errors import DataError, ImageError, NonFiniteError, SettingsError
+from crosscontext.heartbeat import Beat, silent
 from crosscontext.optimizers import OptimizerSettings
 from crosscontext.prefetching import ahead
 from crosscontext.randomness import permutation, uniforms
@@ -98,7 +99,12 @@ class Fitting(NamedTuple):
 
 
 def fit(
-    detector: Detector, dataset: BoxDataset, settings: ScheduleSettings, seed: int, workers: int
+    detector: Detector,
+    dataset: BoxDataset,
+    settings: ScheduleSettings,
+    seed: int,
+    workers: int,
+    beat: Beat = silent,
 ) -> Fitting:
     """Train a detector in place, on those images that have boxes.
 
@@ -108,6 +114,7 @@ def fit(
         settings: see there.
         seed: in [0, 2³²).
         workers: threads that decode; 0 counts as 1.
+        beat: is told of each step.
 
     Raises:
         SettingsError: the batch is larger than the number of images.
@@ -163,6 +170,7 @@ def fit(
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
+            beat(step, plan.total_steps, loss.detach())
     if not losses:
         raise _none_readable(usable, skipped)
     last = losses[-max(1, len(losses) // 10) :]

@@ -120,7 +120,9 @@ def evaluate(settings: EvaluateSettings, notify: Callable[[str], None] = lambda 
     }
     scores: list[Score] = []
     for name, model in models.items():
-        subject = Subject(name, model, parts, settings.seed, settings.batch_size, settings.workers, store)
+        subject = Subject(
+            name, model, parts, settings.seed, settings.batch_size, settings.workers, store, notify
+        )
         for task in settings.tasks:
             if task.takes_network and not subject.has_network:
                 notify(f"{name}: no {task.name}, which needs a network")

@@ -16,6 +16,7 @@ from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.held import hold
 from crosscontext.encoders import Encoder
 from crosscontext.errors import NonFiniteError
+from crosscontext.heartbeat import Beat, silent
 from crosscontext.inference import InferenceEncoder, for_inference
 from crosscontext.loading import Loader
 from crosscontext.optimizers import OptimizerSettings
@@ -109,6 +110,7 @@ def train_heads(
     settings: HeadTraining,
     seed: int,
     workers: int,
+    beat: Beat = silent,
 ) -> Trained:
     """Train a linear head on the features of a frozen encoder, for several learning rates at once.
 
@@ -119,6 +121,7 @@ def train_heads(
         settings: of the training.
         seed: of order, crops and flips, in [0, 2³²).
         workers: threads that decode; they change nothing but the speed.
+        beat: is told of each step.
 
     Raises:
         DataError: more than 5 % of the images are unreadable.
@@ -127,11 +130,16 @@ def train_heads(
     frozen = for_inference(encoder)
     heads = [_head(frozen, dataset) for _ in learning_rates]
     moved = [(head, settings.optimizer(rate)) for head, rate in zip(heads, learning_rates, strict=True)]
-    return _train(frozen, heads, moved, dataset, settings, seed, workers)
+    return _train(frozen, heads, moved, dataset, settings, seed, workers, beat)
 
 
 def finetune(
-    encoder: Encoder, dataset: Dataset, settings: NetworkTraining, seed: int, workers: int
+    encoder: Encoder,
+    dataset: Dataset,
+    settings: NetworkTraining,
+    seed: int,
+    workers: int,
+    beat: Beat = silent,
 ) -> Trained:
     """Train an encoder and a linear head on top of it.
 
@@ -141,6 +149,7 @@ def finetune(
         settings: of the training.
         seed: of order, crops and flips, in [0, 2³²).
         workers: threads that decode; they change nothing but the speed.
+        beat: is told of each step.
 
     Returns:
         With one head.
@@ -159,7 +168,7 @@ def finetune(
         (encoder, settings.optimizer(settings.backbone_learning_rate)),
         (head, settings.optimizer(settings.head_learning_rate)),
     ]
-    trained = _train(encoder, [head], moved, dataset, settings, seed, workers)
+    trained = _train(encoder, [head], moved, dataset, settings, seed, workers, beat)
     encoder.eval()
     return trained
 
@@ -181,6 +190,7 @@ def _train(
     settings: HeadTraining,
     seed: int,
     workers: int,
+    beat: Beat,
 ) -> Trained:
     """Minimise the cross-entropy of every head on the features of the network.
 
@@ -192,6 +202,7 @@ def _train(
         settings: of the training.
         seed: of order, crops, flips, and of what the network draws.
         workers: threads that decode.
+        beat: is told of each step.
     """
     assert dataset.labels is not None
     classes = dataset.labels.classes
@@ -219,6 +230,7 @@ def _train(
             loss.backward()
             for _, optimizer in optimizers:
                 optimizer.step()
+            beat(batch.step, plan.total_steps, loss.detach() / len(heads))
     fitted = tuple(LinearClassifier(head.weight.detach().cpu(), head.bias.detach().cpu()) for head in heads)
     return Trained(fitted, plan.batch_size, plan.total_steps, loader.skipped)
 

@@ -1,6 +1,7 @@
 """One model before its examination: model, images → **subjects** → tasks."""
 
 import copy
+from collections.abc import Callable
 from functools import cached_property
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from crosscontext.encoders import Encoder
 from crosscontext.errors import SettingsError
 from crosscontext.feature_store import FeatureStore
 from crosscontext.features import FeatureModel, Features
+from crosscontext.heartbeat import Beat, heartbeat
 from crosscontext.randomness import permutation
 from crosscontext.shapes import Int64
 from crosscontext.splits import Parts
@@ -37,6 +39,7 @@ class Subject:
         batch_size: images loaded at once.
         workers: threads that decode; 0 counts as 1.
         store: computes the features, or finds them; by default nothing is kept.
+        notify: is told how far a long training is.
     """
 
     def __init__(
@@ -48,10 +51,11 @@ class Subject:
         batch_size: int = 256,
         workers: int = 2,
         store: FeatureStore | None = None,
+        notify: Callable[[str], None] = lambda _: None,
     ):
         self.name, self.model, self.parts, self.seed = name, model, parts, seed
         self.batch_size, self.workers = batch_size, workers
-        self._store = store or FeatureStore()
+        self._store, self._notify = store or FeatureStore(), notify
 
     @cached_property
     def train(self) -> Features:
@@ -92,6 +96,10 @@ class Subject:
                 f"The task needs a network, and {self.name} has none. Leave {self.name} out of references."
             )
         return copy.deepcopy(self.model).requires_grad_(True)
+
+    def beat(self, task: str) -> Beat:
+        """Make what a task tells of its training's steps."""
+        return heartbeat(f"{self.name}: {task}", self._notify)
 
     def _features(self, dataset: Dataset) -> Features:
         return self._store.features(self.name, self.model, dataset, self.batch_size, self.workers)

@@ -148,6 +148,7 @@ def test_without_pycocotools_the_error_says_what_to_install(
         judged(pictures)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_evaluate_writes_scores_with_intervals_for_encoder_and_random_twin(
     pictures: Path, tmp_path: Path
 ) -> None:
@@ -162,6 +163,7 @@ def test_evaluate_writes_scores_with_intervals_for_encoder_and_random_twin(
     ]
     assert all(np.isfinite([s.low, s.value, s.high]).all() and s.low <= s.high for s in scores)
     assert "pixels: no detect, which needs a network" in said
+    assert any(line.startswith("random: detect: step 2 of ") for line in said)
     assert scores[0].protocol["task"] == task().model_dump(mode="json")
 
 

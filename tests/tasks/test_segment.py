@@ -203,6 +203,7 @@ def test_images_of_any_size_and_scale_are_judged_at_the_size_of_their_masks(tmp_
         assert overlap.in_masks.sum(dim=1).tolist() == [34 * 42, 48 * 19]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_scores_are_taken_by_evaluate(folder: Path, tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     save_encoder(run.encoder, encoder())
@@ -223,6 +224,7 @@ def test_scores_are_taken_by_evaluate(folder: Path, tmp_path: Path) -> None:
     assert len({score.protocol_digest for score in scores}) == 2
     assert said[0] == "12 training and 5 test images of 3 classes (test images: own)"
     assert "pixels: no segment, which needs a network" in said
+    assert any(line.startswith("random: fcn: step 2 of ") for line in said)
 
 
 def test_modes_are_named_in_short() -> None:

@@ -52,7 +52,7 @@ class DetectSettings(Task):
                 "count. Give test images with boxes."
             )
         detector = self._built(subject)
-        fitting = fit(detector, train, self.schedule, subject.seed, subject.workers)
+        fitting = fit(detector, train, self.schedule, subject.seed, subject.workers, subject.beat(self.name))
         found = detect(detector, test, self.schedule, subject.workers)
         boxes = [test.boxes(index) for index in found.indices]
         matches = match(found.detections, boxes, len(test.class_names), self.detector.max_detections)

@@ -23,7 +23,14 @@ class FinetuneSettings(Task):
     def judge(self, subject: Subject) -> Iterator[Measurement]:
         """Train a copy of the network, then read the test images."""
         network = subject.network()
-        trained = finetune(network, subject.parts.train, self.training, subject.seed, subject.workers)
+        trained = finetune(
+            network,
+            subject.parts.train,
+            self.training,
+            subject.seed,
+            subject.workers,
+            subject.beat(self.name),
+        )
         test = extract(network, subject.parts.test, subject.batch_size, subject.workers)
         (head,) = trained.heads
         assert test.classes is not None

@@ -44,7 +44,13 @@ class LinearSgdSettings(Task):
             learning_rate, accuracy = self._choose(network, subject)
             choice = {"learning_rate": learning_rate, "held_out_top1": accuracy}
         trained = train_heads(
-            network, subject.parts.train, [learning_rate], self.training, subject.seed, subject.workers
+            network,
+            subject.parts.train,
+            [learning_rate],
+            self.training,
+            subject.seed,
+            subject.workers,
+            subject.beat(self.name),
         )
         (head,), test = trained.heads, subject.test
         assert test.classes is not None
@@ -60,7 +66,13 @@ class LinearSgdSettings(Task):
             Subset(train, torch.nonzero(part).flatten().tolist()) for part in (~held_out, held_out)
         )
         trained = train_heads(
-            network, fitted, self.learning_rates, self.training, subject.seed, subject.workers
+            network,
+            fitted,
+            self.learning_rates,
+            self.training,
+            subject.seed,
+            subject.workers,
+            subject.beat(f"{self.name}, choice of the learning rate"),
         )
         features = extract(network, judged, subject.batch_size, subject.workers)
         assert features.classes is not None

@@ -86,7 +86,9 @@ class SemiSettings(Task):
         for amount, indices in labelled.items():
             network = subject.network()
             part = Subset(train, indices)
-            trained = finetune(network, part, self.training, subject.seed, subject.workers)
+            trained = finetune(
+                network, part, self.training, subject.seed, subject.workers, subject.beat(self.name)
+            )
             test = extract(network, subject.parts.test, subject.batch_size, subject.workers)
             (head,) = trained.heads
             assert test.classes is not None
