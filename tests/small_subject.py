@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crosscontext.backbones import ResNetSettings
 from crosscontext.datasets import Dataset, FolderSettings, Labels
@@ -26,13 +26,9 @@ class Relabelled(Subset):
 
 
 def small_encoder(image_size: int = 16) -> Encoder:
-    """Build a network of random weights, in which as in a trained one no residual branch is at zero."""
+    """Build a network of random weights."""
     torch.manual_seed(0)
-    encoder = encoder_of(NARROW.build(), NARROW, Preprocessing.for_size(image_size), step=0)
-    for module in encoder.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)
-    return encoder.eval()
+    return encoder_of(NARROW.build(), NARROW, Preprocessing.for_size(image_size), step=0).eval()
 
 
 def weights_of(encoder: Encoder) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ def test_fine_lines_are_seen_by_the_hypercolumn_not_by_the_last_stage(folder: Pa
         "accuracy_stages_4",
     ]
     hyper, last = measured["miou_stages_1234"], measured["miou_stages_4"]
-    assert hyper.value > 0.8
+    assert hyper.value > 0.7
     assert hyper.value > last.value + 0.2
     assert measured["accuracy_stages_1234"].value > 0.9
     iou = hyper.details["iou"]
