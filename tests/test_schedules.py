@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from crosscontext.schedules import Duration, Plan, warmup_cosine, warmup_drops, warmup_fraction
+from crosscontext.schedules import Duration, Plan, rising_momentum, warmup_cosine, warmup_drops, warmup_fraction
 
 SCHEDULES = json.loads((Path(__file__).parent / "reference" / "schedules.json").read_text())
 COSINE = [entry for entry in SCHEDULES["learning_rate"] if entry["schedule_type"] == "cos"]
@@ -97,3 +97,11 @@ def test_the_factor_drops_to_a_tenth_at_each_milestone() -> None:
     factors = [warmup_drops(step, warmup_steps=4, drops=[6, 8]) for step in range(10)]
     assert factors == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
     assert warmup_drops(0, warmup_steps=0, drops=[]) == 1
+
+
+def test_a_rising_momentum_starts_as_set_is_half_way_at_half_time_and_ends_at_one() -> None:
+    assert rising_momentum(0.99, 0, 300) == pytest.approx(0.99)
+    assert rising_momentum(0.99, 150, 300) == pytest.approx(0.995)
+    assert rising_momentum(0.99, 300, 300) == 1
+    rise = [rising_momentum(0.9, step, 300) for step in range(300)]
+    assert rise == sorted(rise)

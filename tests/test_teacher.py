@@ -4,8 +4,9 @@ from torch import Tensor, nn
 
 from crosscontext.backbones import ResNetSettings
 from crosscontext.contexts import ContextNetwork, ContextSettings
-from crosscontext.teacher import Teacher, settle_momentum
+from crosscontext.teacher import FrozenTeacher, Teacher, settle_momentum
 
+Embeddings = dict[str, Tensor]
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
@@ -28,7 +29,7 @@ def move(module: nn.Module) -> None:
 
 
 def test_a_new_teacher_is_a_copy_that_shares_no_memory(student: ContextNetwork) -> None:
-    teacher = Teacher(student, 0.9)
+    teacher: Teacher[Embeddings] = Teacher(student, 0.9)
     before = state(student)
     assert all(torch.equal(value, before[name]) for name, value in teacher.network.state_dict().items())
     move(student)
@@ -37,7 +38,7 @@ def test_a_new_teacher_is_a_copy_that_shares_no_memory(student: ContextNetwork) 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.999])
 def test_every_parameter_follows_by_the_moving_average(student: ContextNetwork, momentum: float) -> None:
-    teacher = Teacher(student, momentum)
+    teacher: Teacher[Embeddings] = Teacher(student, momentum)
     move(student)
     before = {name: value.clone() for name, value in teacher.network.named_parameters()}
     teacher.follow(student)
@@ -46,8 +47,17 @@ def test_every_parameter_follows_by_the_moving_average(student: ContextNetwork, 
         assert torch.equal(value, before[name] * momentum + theirs[name] * (1 - momentum)), name
 
 
+def test_a_momentum_of_one_step_replaces_that_of_all(student: ContextNetwork) -> None:
+    one: Teacher[Embeddings] = Teacher(student, 0.9)
+    other: Teacher[Embeddings] = Teacher(student, 0.5)
+    move(student)
+    one.follow(student)
+    other.follow(student, 0.9)
+    assert all(torch.equal(value, state(one.network)[name]) for name, value in state(other.network).items())
+
+
 def test_the_student_does_not_notice_that_it_is_followed(student: ContextNetwork) -> None:
-    teacher = Teacher(student, 0.9)
+    teacher: Teacher[Embeddings] = Teacher(student, 0.9)
     move(student)
     before = state(student)
     teacher.follow(student)
@@ -55,7 +65,7 @@ def test_the_student_does_not_notice_that_it_is_followed(student: ContextNetwork
 
 
 def test_buffers_are_not_averaged(student: ContextNetwork) -> None:
-    teacher = Teacher(student, 0.9)
+    teacher: Teacher[Embeddings] = Teacher(student, 0.9)
     before = {name: value.clone() for name, value in teacher.network.named_buffers()}
     move(student)
     teacher.follow(student)
@@ -63,7 +73,7 @@ def test_buffers_are_not_averaged(student: ContextNetwork) -> None:
 
 
 def test_a_teacher_in_training_mode_keeps_batch_statistics_of_its_own(student: ContextNetwork) -> None:
-    teacher = Teacher(student, 0.9).train()
+    teacher: Teacher[Embeddings] = Teacher(student, 0.9).train()
     students = state(student)
     teacher(IMAGES)
     for name, value in teacher.network.named_buffers():
@@ -72,7 +82,7 @@ def test_a_teacher_in_training_mode_keeps_batch_statistics_of_its_own(student: C
 
 
 def test_no_gradient_ever_enters_a_teacher(student: ContextNetwork) -> None:
-    teacher = Teacher(student, 0.9)
+    teacher: Teacher[Embeddings] = Teacher(student, 0.9)
     images = IMAGES.clone().requires_grad_()
     targets = teacher(images)
     assert not any(rows.requires_grad for rows in targets.values())
@@ -83,7 +93,8 @@ def test_no_gradient_ever_enters_a_teacher(student: ContextNetwork) -> None:
 
 
 def test_teacher_and_student_of_the_same_weights_agree(student: ContextNetwork) -> None:
-    embeddings, targets = student(IMAGES), Teacher(student, 0.9)(IMAGES)
+    teacher: Teacher[Embeddings] = Teacher(student, 0.9)
+    embeddings, targets = student(IMAGES), teacher(IMAGES)
     assert all(torch.equal(embeddings[name], targets[name]) for name in embeddings)
 
 
@@ -96,3 +107,15 @@ def test_auto_momentum_is_slower_for_large_sets(num_images: int, momentum: float
 
 def test_a_momentum_that_is_set_stays() -> None:
     assert settle_momentum(0.5, 10**6) == 0.5
+
+
+def test_a_frozen_teacher_sees_each_image_by_itself_and_never_changes() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+    teacher = FrozenTeacher(network.train()).train()
+    before = state(teacher)
+    rows = teacher(IMAGES)
+    torch.testing.assert_close(rows[:1], teacher(IMAGES[:1]))
+    assert all(torch.equal(value, before[name]) for name, value in state(teacher).items())
+    assert not rows.requires_grad
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())

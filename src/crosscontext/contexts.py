@@ -1,6 +1,6 @@
 """Stage maps → one unit vector a context: the global one and the hypercolumn.
 
-backbones → **contexts** → relations
+backbones, heads → **contexts** → relations
 """
 
 from collections.abc import Collection, Sequence
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from crosscontext.backbones.contract import Backbone, Stage
 from crosscontext.errors import SettingsError
+from crosscontext.heads import mlp
 from crosscontext.settings import Settings
 
 ContextName = Literal["global", "hyper"]
@@ -87,13 +88,6 @@ def check_stages(chosen: Sequence[int], stages: Sequence[Stage], setting: str) -
     )
 
 
-def projection(width_in: int, hidden_width: int, width_out: int, hidden_norm: bool) -> nn.Sequential:
-    """The MLP at the end of every context: Linear, BatchNorm if asked for, ReLU, Linear."""
-    norm = [nn.BatchNorm1d(hidden_width)] if hidden_norm else []
-    hidden = nn.Linear(width_in, hidden_width, bias=not norm)
-    return nn.Sequential(hidden, *norm, nn.ReLU(), nn.Linear(hidden_width, width_out))
-
-
 def pool(stage_map: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C"]:
     """Global average pooling."""
     return stage_map.mean(dim=(2, 3))
@@ -104,7 +98,7 @@ class GlobalContext(nn.Module):
 
     def __init__(self, channels: int, hidden_width: int, width: int, hidden_norm: bool = False):
         super().__init__()
-        self.project = projection(channels, hidden_width, width, hidden_norm)
+        self.project = mlp((channels, hidden_width, width), hidden_norm=hidden_norm)
 
     def forward(self, maps: Sequence[Tensor]) -> Float[Tensor, "B D"]:
         """Embed the image as a whole; rows are not normalised yet."""
@@ -142,7 +136,7 @@ class HypercolumnContext(nn.Module):
             nn.BatchNorm2d(mixed_channels),
             nn.ReLU(),
         )
-        self.project = projection(mixed_channels, hidden_width, width, hidden_norm)
+        self.project = mlp((mixed_channels, hidden_width, width), hidden_norm=hidden_norm)
 
     def forward(self, maps: Sequence[Tensor]) -> Float[Tensor, "B D"]:
         """Embed the stacked maps; rows are not normalised yet."""

@@ -89,3 +89,14 @@ def warmup_drops(step: int, *, warmup_steps: int, drops: Sequence[int]) -> float
 def warmup_fraction(step: int, warmup_steps: int) -> float:
     """Part of a warm-up that is done before this step, in [0, 1]; 1 where there is no warm-up."""
     return min(step / warmup_steps, 1.0) if warmup_steps else 1.0
+
+
+def rising_momentum(momentum: float, step: int, total_steps: int) -> float:
+    """Momentum of a teacher that rises to 1 along half a cosine (BYOL, arXiv 2006.07733).
+
+    Args:
+        momentum: at step 0.
+        step: in [0, total_steps).
+        total_steps: of the run.
+    """
+    return 1 - (1 - momentum) * 0.5 * (1 + math.cos(math.pi * step / total_steps))

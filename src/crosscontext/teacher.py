@@ -1,16 +1,18 @@
-"""The momentum twin of the student.
+"""Who teaches the student: its momentum twin, or a network that was trained before.
 
 student → **teacher** → contexts without gradient
 """
 
 import copy
-from typing import Annotated, Literal
+from typing import Annotated, Generic, Literal, TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 LARGE_SET = 300_000
+
+EmbeddingsT = TypeVar("EmbeddingsT")
 
 Momentum = Literal["auto"] | Annotated[float, Field(ge=0, lt=1)]
 """Momentum of a teacher, or "auto": by the size of the set."""
@@ -31,7 +33,7 @@ def settle_momentum(momentum: Momentum, num_images: int) -> float:
     return 0.999 if num_images >= LARGE_SET else 0.99
 
 
-class Teacher(nn.Module):
+class Teacher(nn.Module, Generic[EmbeddingsT]):
     """A copy of the student whose parameters follow it, and never receive a gradient.
 
     Buffers are not averaged: its BatchNorm runs in training mode and keeps statistics of its own.
@@ -48,17 +50,48 @@ class Teacher(nn.Module):
         self.momentum = momentum
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    def forward(self, images: Tensor) -> EmbeddingsT:
         """Embed images as the student does, without gradient."""
-        embeddings: dict[str, Tensor] = self.network(images)
+        embeddings: EmbeddingsT = self.network(images)
         return embeddings
 
     @torch.no_grad()
-    def follow(self, student: nn.Module) -> None:
-        """Move every parameter: teacher ← m · teacher + (1 − m) · student (MoCo, eq. 2)."""
+    def follow(self, student: nn.Module, momentum: float | None = None) -> None:
+        """Move every parameter: teacher ← m · teacher + (1 − m) · student (MoCo, eq. 2).
+
+        Args:
+            student: whom to follow.
+            momentum: m of this step; by default that of all steps.
+        """
+        momentum = self.momentum if momentum is None else momentum
         own: list[Tensor] = [*self.network.parameters()]
         others: list[Tensor] = [*student.parameters()]
-        torch._foreach_mul_(own, self.momentum)
+        torch._foreach_mul_(own, momentum)
         torch._foreach_add_(
-            own, torch._foreach_mul(others, 1 - self.momentum)
+            own, torch._foreach_mul(others, 1 - momentum)
         )  # rounds as published; lerp does not
+
+
+class FrozenTeacher(nn.Module):
+    """A trained network that stays as it is: without gradient, always in evaluation mode.
+
+    Args:
+        network: images → embeddings; it is not copied.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> "FrozenTeacher":
+        """Set the mode, but leave the network in evaluation mode: it sees each image by itself."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images, without gradient."""
+        embeddings: Tensor = self.network(images)
+        return embeddings

@@ -26,6 +26,9 @@ class Outcome(NamedTuple):
     keys: dict[str, Tensor]
     """Context → teacher embeddings of the batch, (B, D); what the memory takes after the step."""
 
+    momentum: float | None = None
+    """Of the teacher after this step, where it changes in the course of the run."""
+
 
 class Method(nn.Module, ABC):
     """A self-supervised objective with all the networks that it needs."""

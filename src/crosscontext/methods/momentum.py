@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Literal, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from crosscontext.backbones.contract import Backbone
 from crosscontext.contexts import ContextName, ContextNetwork, ContextSettings
@@ -59,7 +59,7 @@ class MomentumMethod(Method):
         super().__init__()
         self._keep = settings.keep
         self.student = settings.contexts.build(backbone, names)
-        self.teacher = Teacher(self.student, settings.momentum)
+        self.teacher: Teacher[dict[str, Tensor]] = Teacher(self.student, settings.momentum)
         self.memory = settings.memory.build(settings.contexts.widths(names))
 
     @property
