@@ -1,0 +1,144 @@
+"""Two views of a batch → losses without negatives: by a predictor, by prototypes, or against redundancy.
+
+methods call them with the rows of networks. All are computed in float32 at least.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+_LEAST_VARIANCE = 1e-4
+
+
+def _full(rows: Tensor) -> Tensor:
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def negative_cosine(predictions: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]) -> Float[Tensor, ""]:
+    """Negative cosine between predictions and targets, averaged over the batch; in [-1, 1].
+
+    Source: SimSiam, arXiv 2011.10566, eq. 1 and 3; BYOL, arXiv 2006.07733, eq. 2 is 2 + 2 × this. Replaces::
+
+        loss = 0.0
+        for b in range(B):
+            loss -= predictions[b] @ targets[b] / norm(predictions[b]) / norm(targets[b]) / B
+
+    Args:
+        predictions: of the student.
+        targets: they get no gradient.
+    """
+    return -F.cosine_similarity(_full(predictions), _full(targets.detach()), dim=1).mean()
+
+
+def prototype_cross_entropy(
+    students: Sequence[Float[Tensor, "B M"]],
+    teachers: Sequence[Float[Tensor, "B M"]],
+    centre: Float[Tensor, " M"],
+    student_temperature: float,
+    teacher_temperature: float,
+) -> Float[Tensor, ""]:
+    """Cross-entropy between the prototypes of different views, averaged over pairs and batch, in nats.
+
+    Source: DINO, arXiv 2104.14294, eq. 1 to 3. Replaces, where i and j are views, of which the teacher sees
+    the first ones::
+
+        loss = 0.0
+        pairs = [(i, j) for i in range(len(teachers)) for j in range(len(students)) if i != j]
+        for i, j in pairs:
+            for b in range(B):
+                target = softmax((teachers[i][b] - centre) / teacher_temperature)
+                prediction = softmax(students[j][b] / student_temperature)
+                loss -= sum(target * log(prediction)) / B / len(pairs)
+
+    Args:
+        students: logits of M prototypes, one tensor a view; more than one.
+        teachers: logits of the teacher for the first of these views; they get no gradient.
+        centre: is subtracted from the teacher's logits.
+        student_temperature: positive.
+        teacher_temperature: positive, smaller than that of the student.
+    """
+    targets = [
+        ((_full(logits.detach()) - centre) / teacher_temperature).softmax(dim=1) for logits in teachers
+    ]
+    costs = [
+        F.cross_entropy(_full(logits) / student_temperature, target)
+        for i, target in enumerate(targets)
+        for j, logits in enumerate(students)
+        if i != j
+    ]
+    return torch.stack(costs).mean()
+
+
+class BarlowTwinsTerms(NamedTuple):
+    """Parts of the loss of Barlow Twins, not weighted yet."""
+
+    invariance: Float[Tensor, ""]
+    redundancy: Float[Tensor, ""]
+
+
+def barlow_twins(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"]) -> BarlowTwinsTerms:
+    """Compare the correlations between the dimensions of two views with the identity matrix.
+
+    Source: Barlow Twins, arXiv 2103.03230, eq. 1 and 2. Replaces, where u and v are the two views with the
+    mean over the batch taken off::
+
+        invariance = redundancy = 0.0
+        for i in range(D):
+            for j in range(D):
+                c = u[:, i] @ v[:, j] / norm(u[:, i]) / norm(v[:, j])
+                if i == j:
+                    invariance += (1 - c) ** 2
+                else:
+                    redundancy += c ** 2
+
+    Args:
+        first: embeddings of one view of each image.
+        second: embeddings of another view.
+    """
+    u, v = (F.normalize(rows - rows.mean(dim=0), dim=0) for rows in (_full(first), _full(second)))
+    with torch.autocast(u.device.type, enabled=False):
+        correlations = u.T @ v
+    alike = correlations.diagonal()
+    return BarlowTwinsTerms((1 - alike).square().sum(), correlations.square().sum() - alike.square().sum())
+
+
+class VICRegTerms(NamedTuple):
+    """Parts of the loss of VICReg, not weighted yet."""
+
+    invariance: Float[Tensor, ""]
+    variance: Float[Tensor, ""]
+    covariance: Float[Tensor, ""]
+
+
+def vicreg(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"]) -> VICRegTerms:
+    """Compare two views, and ask of each that dimensions vary and do not covary.
+
+    Source: VICReg, arXiv 2105.04906, eq. 1 to 5, scaled as by the authors' code: the distance is divided by
+    D, and the variance is the mean of both views. Replaces::
+
+        invariance = sum((first - second) ** 2) / B / D
+        variance = covariance = 0.0
+        for z in (first, second):
+            c = transpose(z - mean(z)) @ (z - mean(z)) / (B - 1)
+            for i in range(D):
+                variance += max(0, 1 - sqrt(c[i, i] + 0.0001)) / D / 2
+                covariance += sum(c[i, j] ** 2 for j in range(D) if j != i) / D
+
+    Args:
+        first: embeddings of one view of each image.
+        second: embeddings of another view.
+    """
+    first, second = _full(first), _full(second)
+    variance, covariance = first.new_zeros(()), first.new_zeros(())
+    for rows in (first, second):
+        with torch.autocast(rows.device.type, enabled=False):
+            covariances = rows.T.cov()
+        variances = covariances.diagonal()
+        variance = variance + F.relu(1 - (variances + _LEAST_VARIANCE).sqrt()).mean() / 2
+        others = covariances.square().sum() - variances.square().sum()
+        covariance = covariance + others / len(variances)
+    return VICRegTerms(F.mse_loss(first, second), variance, covariance)
