@@ -76,7 +76,8 @@ class PretrainSettings(Settings):
     """Network to train: resnet10 … resnet101, or any name of timm."""
 
     method: MethodSettings = CGHSettings()
-    """Objective: cgh, moco or ressl."""
+    """Objective: cgh, or one of its relatives moco, ressl, sce, co2, distill, simclr, byol, simsiam, dino,
+    barlow_twins, vicreg."""
 
     views: ViewsSettings = ViewsSettings()
     """Augmentations."""

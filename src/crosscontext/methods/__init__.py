@@ -4,12 +4,38 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from crosscontext.methods.barlow_twins import BarlowTwinsSettings
+from crosscontext.methods.byol import BYOLSettings
 from crosscontext.methods.cgh import CGHSettings
+from crosscontext.methods.co2 import CO2Settings
 from crosscontext.methods.contract import Method, Outcome, Views
+from crosscontext.methods.dino import DINOSettings
+from crosscontext.methods.distill import DistillSettings
 from crosscontext.methods.moco import MoCoSettings
 from crosscontext.methods.ressl import ReSSLSettings
+from crosscontext.methods.sce import SCESettings
+from crosscontext.methods.simclr import SimCLRSettings
+from crosscontext.methods.simsiam import SimSiamSettings
+from crosscontext.methods.vicreg import VICRegSettings
 
-__all__ = ["CGHSettings", "Method", "MethodSettings", "MoCoSettings", "Outcome", "ReSSLSettings", "Views"]
+__all__ = [
+    "BYOLSettings",
+    "BarlowTwinsSettings",
+    "CGHSettings",
+    "CO2Settings",
+    "DINOSettings",
+    "DistillSettings",
+    "Method",
+    "MethodSettings",
+    "MoCoSettings",
+    "Outcome",
+    "ReSSLSettings",
+    "SCESettings",
+    "SimCLRSettings",
+    "SimSiamSettings",
+    "VICRegSettings",
+    "Views",
+]
 
 
 def _from_text(value: object) -> object:
@@ -17,5 +43,18 @@ def _from_text(value: object) -> object:
 
 
 MethodSettings = Annotated[
-    CGHSettings | MoCoSettings | ReSSLSettings, Field(discriminator="name"), BeforeValidator(_from_text)
+    CGHSettings
+    | MoCoSettings
+    | ReSSLSettings
+    | SCESettings
+    | CO2Settings
+    | DistillSettings
+    | SimCLRSettings
+    | BYOLSettings
+    | SimSiamSettings
+    | DINOSettings
+    | BarlowTwinsSettings
+    | VICRegSettings,
+    Field(discriminator="name"),
+    BeforeValidator(_from_text),
 ]
