@@ -13,7 +13,8 @@ from crosscontext.optimizers import OptimizerSettings
 from crosscontext.schedules import Plan
 
 BATCH, SIDE, LOCAL_SIDE = 8, 16, 12
-PLAN = Plan(num_images=2560, batch_size=BATCH, total_steps=8000)  # of which the warm-up of CGH takes 1600
+NUM_CLASSES = 3
+PLAN = Plan(2560, BATCH, 8000, NUM_CLASSES)  # the warm-up of CGH takes 1600 of the 8000 steps
 WARM, LATE = 800, 4000
 NARROW = ResNetSettings(depth=10, width=0.125, stem="small")
 
@@ -40,6 +41,8 @@ def views_of(method: Method, step: int, dtype: torch.dtype = torch.float32) -> V
         side = LOCAL_SIDE if name == "local" else SIDE
         noise = [torch.randn(BATCH, 3, side, side, generator=generator) for _ in range(count)]
         views[name] = [(images[..., :side, :side] + 0.1 * each).to(dtype) for each in noise]
+    if method.needs_labels:
+        views["labels"] = [torch.randint(NUM_CLASSES, (BATCH,), generator=generator)]
     return views
 
 

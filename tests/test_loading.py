@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from crosscontext.datasets.contract import Dataset, Reduction
+from crosscontext.datasets.contract import Dataset, Labels, Reduction
 from crosscontext.datasets.decoding import decode_pixels
 from crosscontext.errors import DataError, ImageError
 from crosscontext.loading import Batch, Loader
@@ -29,7 +29,7 @@ SETTINGS = resolve(ViewsSettings(), SIZE)
 class Files(Dataset):
     """PNG files of a folder; a file that is not an image is unreadable, a missing one an accident."""
 
-    labels = None
+    labels: Labels | None = None
 
     def __init__(self, folder: Path) -> None:
         self._paths = sorted(folder.iterdir())
@@ -230,6 +230,21 @@ def test_an_unreadable_image_is_replaced_by_the_next_readable_one_and_named(
     first, second = np.flatnonzero(batch.indices == 9)[:2]
     assert torch.equal(batch.crops["strong"][0][first], batch.crops["strong"][0][second])
     assert_same(list(loader_over(damaged, workers).batches(0, 5)), list(loader.batches(0, 5)))
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_labels_are_those_of_the_images_shown_where_they_are_asked_for(damaged: Path, workers: int) -> None:
+    files = Files(damaged)
+    files.labels = Labels(tuple("abcdefg"), np.arange(NUM_IMAGES) % 7)
+    shown = set()
+    loader = Loader(files, SETTINGS, COUNTS, SIZE, BATCH, 0, workers, torch.device("cpu"), True)
+    for batch in loader.batches(0, loader.steps_per_epoch):
+        (classes,) = batch.views["labels"]
+        assert classes.tolist() == [index % 7 for index in batch.indices]
+        shown |= {*batch.indices.tolist()}
+    assert not shown & {7, 8}
+    (unasked,) = Loader(files, SETTINGS, COUNTS, SIZE, BATCH, 0, workers, torch.device("cpu")).batches(0, 1)
+    assert unasked.views.keys() == COUNTS.keys()
 
 
 @pytest.mark.parametrize("workers", [0, 3])

@@ -70,11 +70,12 @@ def timeless(folder: RunFolder) -> list[dict[str, float | int]]:
     ]
 
 
-@pytest.mark.parametrize("method", ["cgh", "moco", "ressl"])
+@pytest.mark.parametrize("name", ["cgh", "moco", "ressl", "co2", "byol", "dino", "supervised"])
 def test_ten_steps_equal_five_and_a_resume_and_five_bitwise(
-    method: str, image_folder: Path, tmp_path: Path
+    name: str, image_folder: Path, tmp_path: Path
 ) -> None:
-    changes = {"method": {"name": method, "memory": {"slots": 30}}}  # an epoch has 3 steps: 5 lies inside one
+    memory = {} if name in ("byol", "dino", "supervised") else {"memory": {"slots": 30}}
+    changes = {"method": {"name": name, **memory}}  # an epoch has 3 steps: 5 lies inside one
     straight = pretrain(settings(image_folder, tmp_path / "straight", **changes))
     with pytest.raises(StoppedEarlyError, match="after step 5 of 10"):
         pretrain(settings(image_folder, tmp_path / "halves", stop_after="5 steps", **changes))
@@ -82,6 +83,12 @@ def test_ten_steps_equal_five_and_a_resume_and_five_bitwise(
     assert_same(state_of(straight), state_of(halves))
     assert timeless(straight) == timeless(halves)
     assert straight.encoder.read_bytes() == halves.encoder.read_bytes()
+
+
+def test_training_with_labels_needs_labels(image_folder: Path, tmp_path: Path) -> None:
+    unlabelled = image_folder / "red"
+    with pytest.raises(SettingsError, match="have no classes"):
+        pretrain(settings(unlabelled, tmp_path / "run", method="supervised"))
 
 
 def test_the_seed_decides_the_result(image_folder: Path, tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ class Batch(NamedTuple):
     """The copies of each named view, cut and resized: uint8 of shape (B, 3, S, S)."""
 
     views: dict[str, list[Tensor]]
-    """The same after photometry, on the device of the loader; empty where it has none."""
+    """The same after photometry, on the device of the loader; empty where it has none. With labels, the
+    classes of the images shown are one entry more, ``labels``: int64 of shape (B,)."""
 
 
 class Loader:
@@ -72,6 +73,7 @@ class Loader:
         workers: threads that make batches ahead; 0: the thread that asks makes them.
         device: of the views. On a CPU the workers do the photometry, else the device does. By default
             there is none, and batches hold crops only.
+        with_labels: whether the views have the classes of their images; the data set has labels.
 
     Raises:
         DataError: the batch is larger than the data set.
@@ -89,6 +91,7 @@ class Loader:
         seed: int,
         workers: int,
         device: torch.device | None = None,
+        with_labels: bool = False,
     ) -> None:
         num_images = len(dataset.names)
         if batch_size > num_images:
@@ -105,6 +108,7 @@ class Loader:
         self._seed = seed
         self._workers = workers
         self._device = device
+        self._labels = dataset.labels if with_labels else None
         self._order = lru_cache(maxsize=2)(partial(permutation, seed, size=num_images))
         self._skipped: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -177,14 +181,17 @@ class Loader:
             finish_views(crops, batch.indices[part], self._settings, self._seed, batch.epoch, views)
 
     def _complete(self, batch: Batch) -> Batch:
-        """Make the views of a batch on a device that is not the CPU."""
-        if self._device is None or batch.views:
-            return batch
-        crops = {
-            name: [copy.to(self._device, non_blocking=True) for copy in copies]
-            for name, copies in batch.crops.items()
-        }
-        views = finish_views(crops, batch.indices, self._settings, self._seed, batch.epoch)
+        """Add what needs the whole batch: the views on a device that is not the CPU, and labels."""
+        views = batch.views
+        if self._device is not None and not views:
+            crops = {
+                name: [copy.to(self._device, non_blocking=True) for copy in copies]
+                for name, copies in batch.crops.items()
+            }
+            views = finish_views(crops, batch.indices, self._settings, self._seed, batch.epoch)
+        if self._labels is not None:
+            classes = torch.from_numpy(self._labels.classes[batch.indices])
+            views = {**views, "labels": [classes.to(self._device)]}
         return batch._replace(views=views)
 
     def _read_and_cut(self, batch: Batch, rows: Sequence[int]) -> None:

@@ -77,7 +77,7 @@ class PretrainSettings(Settings):
 
     method: MethodSettings = CGHSettings()
     """Objective: cgh, or one of its relatives moco, ressl, sce, co2, distill, simclr, byol, simsiam, dino,
-    barlow_twins, vicreg."""
+    barlow_twins, vicreg; supervised learns from labels, for comparison."""
 
     views: ViewsSettings = ViewsSettings()
     """Augmentations."""

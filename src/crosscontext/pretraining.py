@@ -64,8 +64,7 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
     settings = settle(settings, dataset, progress.say)
     if settings.steps is None:
         settings = rehearse(settings, dataset, device, progress)
-    assert settings.steps is not None
-    plan = Plan(len(dataset.names), settings.batch_size, settings.steps)
+    plan = plan_of(settings, dataset)
     method = build_method(settings, plan, device)
     optimizer = settings.optimizer.build(method.student)
     loader = make_loader(settings, dataset, method, device)
@@ -148,6 +147,13 @@ def train(
         progress.say(f"{len(loader.skipped)} unreadable images were replaced; {folder.skipped} names them")
 
 
+def plan_of(settings: PretrainSettings, dataset: Dataset) -> Plan:
+    """State the extent of a run; its length in steps is settled."""
+    assert settings.steps is not None
+    num_classes = 0 if dataset.labels is None else len(dataset.labels.class_names)
+    return Plan(len(dataset.names), settings.batch_size, settings.steps, num_classes)
+
+
 def scalars_of(outcome: Outcome) -> dict[str, float]:
     """Name the measurements of a step as they are logged."""
     scalars = {"train/loss": outcome.loss.item()}
@@ -184,6 +190,7 @@ def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method, de
         settings.seed,
         settings.workers,
         device,
+        method.needs_labels,
     )
 
 
@@ -205,7 +212,7 @@ def rehearse(
 def seconds_per_step(settings: PretrainSettings, dataset: Dataset, device: torch.device) -> float:
     """Time the steps of a short run, the first ones excepted."""
     assert settings.steps is not None
-    plan = Plan(len(dataset.names), settings.batch_size, settings.steps)
+    plan = plan_of(settings, dataset)
     method = build_method(settings, plan, device)
     stepper = Stepper(settings, plan, method, settings.optimizer.build(method.student))
     moments: list[float] = []

@@ -32,6 +32,9 @@ class Plan(NamedTuple):
     batch_size: int
     total_steps: int
 
+    num_classes: int = 0
+    """Of the labels; 0 without any."""
+
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in one pass over the set."""

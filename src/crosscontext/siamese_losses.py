@@ -14,7 +14,8 @@ from torch import Tensor
 _LEAST_VARIANCE = 1e-4
 
 
-def _full(rows: Tensor) -> Tensor:
+def full_precision(rows: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    """Make rows float32 where they are less."""
     return rows.to(torch.promote_types(rows.dtype, torch.float32))
 
 
@@ -31,7 +32,7 @@ def negative_cosine(predictions: Float[Tensor, "B D"], targets: Float[Tensor, "B
         predictions: of the student.
         targets: they get no gradient.
     """
-    return -F.cosine_similarity(_full(predictions), _full(targets.detach()), dim=1).mean()
+    return -F.cosine_similarity(full_precision(predictions), full_precision(targets.detach()), dim=1).mean()
 
 
 def prototype_cross_entropy(
@@ -62,10 +63,11 @@ def prototype_cross_entropy(
         teacher_temperature: positive, smaller than that of the student.
     """
     targets = [
-        ((_full(logits.detach()) - centre) / teacher_temperature).softmax(dim=1) for logits in teachers
+        ((full_precision(logits.detach()) - centre) / teacher_temperature).softmax(dim=1)
+        for logits in teachers
     ]
     costs = [
-        F.cross_entropy(_full(logits) / student_temperature, target)
+        F.cross_entropy(full_precision(logits) / student_temperature, target)
         for i, target in enumerate(targets)
         for j, logits in enumerate(students)
         if i != j
@@ -99,7 +101,10 @@ def barlow_twins(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"]) -> B
         first: embeddings of one view of each image.
         second: embeddings of another view.
     """
-    u, v = (F.normalize(rows - rows.mean(dim=0), dim=0) for rows in (_full(first), _full(second)))
+    u, v = (
+        F.normalize(rows - rows.mean(dim=0), dim=0)
+        for rows in (full_precision(first), full_precision(second))
+    )
     with torch.autocast(u.device.type, enabled=False):
         correlations = u.T @ v
     alike = correlations.diagonal()
@@ -132,7 +137,7 @@ def vicreg(first: Float[Tensor, "B D"], second: Float[Tensor, "B D"]) -> VICRegT
         first: embeddings of one view of each image.
         second: embeddings of another view.
     """
-    first, second = _full(first), _full(second)
+    first, second = full_precision(first), full_precision(second)
     variance, covariance = first.new_zeros(()), first.new_zeros(())
     for rows in (first, second):
         with torch.autocast(rows.device.type, enabled=False):

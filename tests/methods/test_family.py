@@ -11,7 +11,7 @@ from torch import Tensor
 
 import naive
 from crosscontext.encoders import load_encoder
-from crosscontext.errors import CheckpointError
+from crosscontext.errors import CheckpointError, SettingsError
 from crosscontext.heads import ProjectionSettings
 from crosscontext.memory import MemorySettings
 from crosscontext.methods import (
@@ -26,6 +26,7 @@ from crosscontext.methods import (
     SCESettings,
     SimCLRSettings,
     SimSiamSettings,
+    SupervisedSettings,
     VICRegSettings,
     Views,
 )
@@ -38,11 +39,12 @@ from crosscontext.methods.relational import RelationalMethod
 from crosscontext.methods.siamese import SiameseMethod
 from crosscontext.methods.simclr import SimCLR
 from crosscontext.methods.simsiam import SimSiam
+from crosscontext.methods.supervised import Supervised
 from crosscontext.methods.vicreg import VICReg
-from small_methods import BATCH, LATE, PLAN, SIDE, TEACHER, built, losses, train, views_of
+from small_methods import BATCH, LATE, NARROW, PLAN, SIDE, TEACHER, built, losses, train, views_of
 
 SMALL = MemorySettings(slots=12)
-NARROW = ProjectionSettings(hidden_width=8, width=6)
+THIN = ProjectionSettings(hidden_width=32, width=6)
 STEP = 3
 
 
@@ -70,7 +72,7 @@ def soft_contrast(
 
 
 def test_simclr_is_naive_nt_xent_of_two_strong_views() -> None:
-    method, views = ready(SimCLRSettings(projection=NARROW, temperature=0.3))
+    method, views = ready(SimCLRSettings(projection=THIN, temperature=0.3))
     assert isinstance(method, SimCLR)
     first, second = (unit(method.student(view)) for view in views["strong"])
     assert_loss(method, views, naive.nt_xent(first, second, 0.3))
@@ -161,7 +163,7 @@ def test_a_teacher_that_is_not_there_is_named() -> None:
 
 
 def test_byol_predicts_the_teachers_embedding_of_the_other_view() -> None:
-    method, views = ready(BYOLSettings(projection=NARROW))
+    method, views = ready(BYOLSettings(projection=THIN))
     assert isinstance(method, BYOL)
     first, second = views["strong"]
     expected = sum(
@@ -173,7 +175,7 @@ def test_byol_predicts_the_teachers_embedding_of_the_other_view() -> None:
 
 
 def test_simsiam_predicts_its_own_embedding_of_the_other_view_without_moving_it() -> None:
-    method, views = ready(SimSiamSettings(projection=NARROW))
+    method, views = ready(SimSiamSettings(projection=THIN))
     assert isinstance(method, SimSiam)
     first, second = (method.student.network(view) for view in views["strong"])
     predictions = [method.student.predict(rows) for rows in (first, second)]
@@ -240,14 +242,27 @@ def test_the_teacher_follows_ever_more_slowly(
 
 
 def test_barlow_twins_is_its_papers_loss_of_two_strong_views() -> None:
-    method, views = ready(BarlowTwinsSettings(projection=NARROW, redundancy_weight=0.02))
+    method, views = ready(BarlowTwinsSettings(projection=THIN, redundancy_weight=0.02))
     assert isinstance(method, BarlowTwins)
     first, second = (method.student(view) for view in views["strong"])
     assert_loss(method, views, naive.barlow_twins(first, second, 0.02))
 
 
 def test_vicreg_is_its_papers_loss_of_two_strong_views() -> None:
-    method, views = ready(VICRegSettings(projection=NARROW, invariance_weight=9, variance_weight=7))
+    method, views = ready(VICRegSettings(projection=THIN, invariance_weight=9, variance_weight=7))
     assert isinstance(method, VICReg)
     first, second = (method.student(view) for view in views["strong"])
     assert_loss(method, views, naive.vicreg(first, second, 9, 7, 1))
+
+
+def test_the_supervised_reference_is_cross_entropy_with_the_labels() -> None:
+    method, views = ready(SupervisedSettings())
+    assert isinstance(method, Supervised)
+    logits = method.student(views["weak"][0])
+    terms = [-naive.softmax(row)[label].log() for row, label in zip(logits, *views["labels"], strict=True)]
+    assert_loss(method, views, naive.mean(terms))
+
+
+def test_without_labels_there_is_no_supervised_training() -> None:
+    with pytest.raises(SettingsError, match=r"supervised, but .* no classes"):
+        SupervisedSettings().build(NARROW.build(), PLAN._replace(num_classes=0))

@@ -16,6 +16,7 @@ from crosscontext.methods.ressl import ReSSLSettings
 from crosscontext.methods.sce import SCESettings
 from crosscontext.methods.simclr import SimCLRSettings
 from crosscontext.methods.simsiam import SimSiamSettings
+from crosscontext.methods.supervised import SupervisedSettings
 from crosscontext.methods.vicreg import VICRegSettings
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SCESettings",
     "SimCLRSettings",
     "SimSiamSettings",
+    "SupervisedSettings",
     "VICRegSettings",
     "Views",
 ]
@@ -54,7 +56,8 @@ MethodSettings = Annotated[
     | SimSiamSettings
     | DINOSettings
     | BarlowTwinsSettings
-    | VICRegSettings,
+    | VICRegSettings
+    | SupervisedSettings,
     Field(discriminator="name"),
     BeforeValidator(_from_text),
 ]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from crosscontext.backbones.contract import Backbone
 
 Views = Mapping[str, list[Tensor]]
-"""Name of a view → its copies, each of shape (B, 3, S, S), normalised."""
+"""Name of a view → its copies, each of shape (B, 3, S, S), normalised. A method that needs labels finds one
+tensor of classes, (B,), under the name ``labels``."""
 
 
 class Outcome(NamedTuple):
@@ -35,6 +36,9 @@ class Method(nn.Module, ABC):
 
     view_counts: dict[str, int]
     """Copies of each named view that `forward` takes."""
+
+    needs_labels: bool = False
+    """Whether the views come with labels."""
 
     student: nn.Module
     """The trained parameters, all of them."""
