@@ -237,13 +237,14 @@ def test_labels_are_those_of_the_images_shown_where_they_are_asked_for(damaged: 
     files = Files(damaged)
     files.labels = Labels(tuple("abcdefg"), np.arange(NUM_IMAGES) % 7)
     shown = set()
-    loader = Loader(files, SETTINGS, COUNTS, SIZE, BATCH, 0, workers, torch.device("cpu"), True)
+    cpu = torch.device("cpu")
+    loader = Loader(files, SETTINGS, COUNTS, SIZE, BATCH, 0, workers, cpu, with_labels=True)
     for batch in loader.batches(0, loader.steps_per_epoch):
         (classes,) = batch.views["labels"]
         assert classes.tolist() == [index % 7 for index in batch.indices]
         shown |= {*batch.indices.tolist()}
     assert not shown & {7, 8}
-    (unasked,) = Loader(files, SETTINGS, COUNTS, SIZE, BATCH, 0, workers, torch.device("cpu")).batches(0, 1)
+    (unasked,) = Loader(files, SETTINGS, COUNTS, SIZE, BATCH, 0, workers, cpu).batches(0, 1)
     assert unasked.views.keys() == COUNTS.keys()
 
 

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from crosscontext.schedules import Duration, Plan, rising_momentum, warmup_cosine, warmup_drops, warmup_fraction
+from crosscontext.schedules import (
+    Duration,
+    Plan,
+    rising_momentum,
+    warmup_cosine,
+    warmup_drops,
+    warmup_fraction,
+)
 
 SCHEDULES = json.loads((Path(__file__).parent / "reference" / "schedules.json").read_text())
 COSINE = [entry for entry in SCHEDULES["learning_rate"] if entry["schedule_type"] == "cos"]

@@ -6,11 +6,58 @@ import torch
 from torch import Tensor
 
 import naive
-from crosscontext.siamese_losses import barlow_twins, negative_cosine, prototype_cross_entropy, vicreg
+from crosscontext.relations import relate
+from crosscontext.siamese_losses import (
+    barlow_twins,
+    negative_cosine,
+    nt_xent,
+    prototype_cross_entropy,
+    symmetric_divergence,
+    vicreg,
+)
 from naive import assert_same, random_rows
+from plain_relations import unit_rows
 
-B, D = 5, 4
+B, D, K = 5, 4, 9
 FIRST, SECOND = random_rows(B, D, 0), random_rows(B, D, 1)
+STUDENT, TEACHER, SLOTS = (unit_rows(count, D, seed) for seed, count in enumerate((B, B, K)))
+
+
+def test_nt_xent_is_that_of_the_paper() -> None:
+    assert_same(partial(nt_xent, temperature=0.2), partial(naive.nt_xent, temperature=0.2), STUDENT, TEACHER)
+
+
+def test_nt_xent_of_images_that_are_all_alike_is_the_logarithm_of_the_choices() -> None:
+    alike = STUDENT[:1].expand(B, D)
+    assert nt_xent(alike, alike, 0.2).item() == pytest.approx(math.log(2 * B - 1))
+
+
+@pytest.mark.parametrize("temperature", [0.04, 1.0])
+def test_symmetric_divergence_is_that_of_the_paper(temperature: float) -> None:
+    def ours(student: Tensor) -> Tensor:
+        target = relate(TEACHER, SLOTS, SLOTS, temperature)
+        return symmetric_divergence(target, TEACHER, student, SLOTS, temperature)
+
+    def papers(student: Tensor) -> Tensor:
+        return naive.symmetric_divergence(TEACHER, student, SLOTS, temperature)
+
+    assert_same(ours, papers, STUDENT)
+
+
+def test_relations_do_not_diverge_from_themselves() -> None:
+    target = relate(STUDENT, SLOTS, SLOTS, 0.04)
+    assert symmetric_divergence(target, STUDENT, STUDENT, SLOTS, 0.04) == 0
+
+
+def test_without_slots_there_is_no_divergence_and_no_gradient() -> None:
+    student = STUDENT.float().requires_grad_()
+    nothing = relate(TEACHER, SLOTS[:0], SLOTS[:0], 0.1)
+    divergence = symmetric_divergence(nothing, TEACHER, student, SLOTS[:0], 0.1)
+    assert divergence.dtype == SLOTS.dtype
+    assert divergence == 0
+    divergence.backward()
+    assert student.grad is not None
+    assert (student.grad == 0).all()
 
 
 def test_negative_cosine_is_that_of_the_paper_and_targets_get_no_gradient() -> None:
@@ -95,3 +142,12 @@ def test_half_precision_is_computed_in_full_under_autocast_too() -> None:
     for mine, exact in zip(half, expected, strict=True):
         assert mine.dtype == torch.float32
         torch.testing.assert_close(mine, exact)
+
+
+def test_products_of_half_precision_are_computed_in_full_under_autocast_too() -> None:
+    slots, student, teacher = SLOTS.float(), STUDENT.float(), TEACHER.float()
+    target = relate(teacher, slots, slots, 0.2)
+    full = nt_xent(student, teacher, 0.2), symmetric_divergence(target, teacher, student, slots, 0.2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = nt_xent(student, teacher, 0.2), symmetric_divergence(target, teacher, student, slots, 0.2)
+    assert half == full

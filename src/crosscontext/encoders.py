@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from crosscontext.backbones import Backbone, BackboneSettings
+from crosscontext.backbones import Backbone, BackboneSettings, TimmSettings
 from crosscontext.contexts import pool
 from crosscontext.errors import CheckpointError
 from crosscontext.run_folder import RunFolder, write_atomically
@@ -178,6 +178,27 @@ def load_encoder(path: Path | str) -> Encoder:
     encoder = Encoder(card.backbone.build(), card)
     load_exactly(encoder.backbone.model, read_weights(file), str(file))
     return encoder.eval()
+
+
+def load_timm(model: str, weights: Path, preprocessing: Preprocessing) -> Encoder:
+    """Load a model of timm, with the colours that its pretrained weights are known to expect.
+
+    Args:
+        model: name in timm.
+        weights: file (.safetensors, or a PyTorch state dict); a classifier is left out.
+        preprocessing: gives the size and the cut of the pictures.
+
+    Raises:
+        SettingsError: timm has no such model.
+        CheckpointError: the weights are missing, damaged, or of another architecture.
+    """
+    import timm
+
+    settings = TimmSettings(model=model, weights=weights).resolve(preprocessing.image_size)
+    backbone = settings.build()
+    about = timm.get_pretrained_cfg(model)
+    mean, std = (about.mean, about.std) if about is not None else (IMAGENET_MEAN, IMAGENET_STD)
+    return encoder_of(backbone, settings, preprocessing.model_copy(update={"mean": mean, "std": std}), step=0)
 
 
 def encoder_of(

@@ -23,7 +23,7 @@ from crosscontext.machine import (
 from crosscontext.methods import CGHSettings, MethodSettings
 from crosscontext.monitor import MonitorSettings
 from crosscontext.optimizers import OptimizerSettings
-from crosscontext.schedules import Duration
+from crosscontext.schedules import Duration, Plan
 from crosscontext.settings import Settings
 from crosscontext.views import ViewsSettings
 from crosscontext.views import resolve as resolve_views
@@ -204,6 +204,13 @@ def budget_in_steps(settings: PretrainSettings, num_images: int) -> dict[str, fl
     else:
         steps = round((settings.epochs or _DEFAULT_EPOCHS) * steps_per_epoch)
     return budget | {"steps": max(steps, 1)}
+
+
+def plan_of(settings: PretrainSettings, dataset: Dataset) -> Plan:
+    """State the extent of a run whose length in steps is settled, on these training images."""
+    assert settings.steps is not None
+    num_classes = 0 if dataset.labels is None else len(dataset.labels.class_names)
+    return Plan(len(dataset.names), settings.batch_size, settings.steps, num_classes)
 
 
 def auto_image_size(dataset: Dataset) -> int:

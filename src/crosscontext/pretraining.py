@@ -20,7 +20,7 @@ from crosscontext.loading import Loader
 from crosscontext.machine import choose_device, describe_machine, keep_memory
 from crosscontext.methods import Method, Outcome
 from crosscontext.monitor import Monitor
-from crosscontext.planning import PretrainSettings, settle
+from crosscontext.planning import PretrainSettings, plan_of, settle
 from crosscontext.run_folder import RunFolder, write_atomically
 from crosscontext.schedules import Plan
 from crosscontext.settings import dump_yaml
@@ -145,13 +145,6 @@ def train(
         )
     if loader.skipped:
         progress.say(f"{len(loader.skipped)} unreadable images were replaced; {folder.skipped} names them")
-
-
-def plan_of(settings: PretrainSettings, dataset: Dataset) -> Plan:
-    """State the extent of a run; its length in steps is settled."""
-    assert settings.steps is not None
-    num_classes = 0 if dataset.labels is None else len(dataset.labels.class_names)
-    return Plan(len(dataset.names), settings.batch_size, settings.steps, num_classes)
 
 
 def scalars_of(outcome: Outcome) -> dict[str, float]:

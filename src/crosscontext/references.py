@@ -13,16 +13,14 @@ from PIL import Image
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
-from crosscontext.backbones import TimmSettings
 from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.subset import Subset
-from crosscontext.encoders import Encoder, Preprocessing, encoder_of, load_encoder
+from crosscontext.encoders import Encoder, Preprocessing, encoder_of, load_encoder, load_timm
 from crosscontext.errors import SettingsError
 from crosscontext.features import load_batches
 from crosscontext.randomness import permutation
 from crosscontext.run_folder import RunFolder
 from crosscontext.shapes import Float
-from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD
 
 _OF_THE_ENCODER = ("pixels", "random", "start")
 _TIMM = "timm:"
@@ -120,7 +118,8 @@ def build_reference(
     if reference == "start":
         other = _start(encoder, started_from)
     elif reference.startswith(_TIMM):
-        other = _timm(reference, encoder.preprocessing)
+        model, file = reference.removeprefix(_TIMM).split(":", 1)
+        other = load_timm(model, Path(file), encoder.preprocessing)
     else:
         other = load_encoder(Path(reference))
     return _beside(encoder, other.seeing(encoder.preprocessing))
@@ -170,18 +169,6 @@ def _start(encoder: Encoder, started_from: Path | None) -> Encoder:
         )
     settings = encoder.backbone_settings.model_copy(update={"weights": started_from})
     return encoder_of(settings.build(), settings, encoder.preprocessing, step=0)
-
-
-def _timm(reference: Reference, preprocessing: Preprocessing) -> Encoder:
-    """Load a model of timm, with the colours that its pretrained weights are known to expect."""
-    import timm
-
-    model, file = reference.removeprefix(_TIMM).split(":", 1)
-    settings = TimmSettings(model=model, weights=Path(file)).resolve(preprocessing.image_size)
-    backbone = settings.build()
-    about = timm.get_pretrained_cfg(model)
-    mean, std = (about.mean, about.std) if about is not None else (IMAGENET_MEAN, IMAGENET_STD)
-    return encoder_of(backbone, settings, preprocessing.model_copy(update={"mean": mean, "std": std}), step=0)
 
 
 def _beside(encoder: Encoder, other: Encoder) -> Encoder:

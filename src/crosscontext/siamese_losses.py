@@ -1,6 +1,7 @@
-"""Two views of a batch → losses without negatives: by a predictor, by prototypes, or against redundancy.
+"""Two views of a batch → losses of CGH's relatives: pure functions, each with the loop that it replaces.
 
-methods call them with the rows of networks. All are computed in float32 at least.
+relations → **siamese losses** → methods. What two of the methods share stands in `losses.py`. All are
+computed in float32 at least.
 """
 
 from collections.abc import Sequence
@@ -11,12 +12,72 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from crosscontext.relations import Relation
+
 _LEAST_VARIANCE = 1e-4
 
 
 def full_precision(rows: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
     """Make rows float32 where they are less."""
     return rows.to(torch.promote_types(rows.dtype, torch.float32))
+
+
+def nt_xent(
+    first: Float[Tensor, "B D"], second: Float[Tensor, "B D"], temperature: float
+) -> Float[Tensor, ""]:
+    """Tell the other view of an image from all views of the batch, averaged over the 2B views, in nats.
+
+    Source: SimCLR, arXiv 2002.05709, eq. 1. Replaces, where rows are those of both views::
+
+        loss = 0.0
+        for i in range(2 * B):
+            choices = {k: exp(rows[i] @ rows[k] / temperature) for k in range(2 * B) if k != i}
+            loss -= log(choices[(i + B) % (2 * B)] / sum(choices.values())) / (2 * B)
+
+    Args:
+        first: unit rows of one view of each image.
+        second: unit rows of another view.
+        temperature: positive.
+    """
+    rows = torch.cat([first, second])
+    with torch.autocast(rows.device.type, enabled=False):
+        logits = rows @ rows.T / temperature
+    others = torch.arange(len(rows), device=rows.device).roll(len(first))
+    return F.cross_entropy(logits.fill_diagonal_(-torch.inf), others)
+
+
+def symmetric_divergence(
+    target: Relation,
+    teacher: Float[Tensor, "B D"],
+    student: Float[Tensor, "B D"],
+    slots: Float[Tensor, "K D"],
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Divergence between two relations, mean of both directions, averaged over the batch, in nats.
+
+    Source: CO2, arXiv 2010.02217, the consistency term. Replaces, where p[b] and q[b] are the relations of
+    teacher and student::
+
+        loss = 0.0
+        for b in range(B):
+            for k in range(K):
+                loss += (p[b, k] - q[b, k]) * log(p[b, k] / q[b, k]) / (2 * B)
+
+    Both sums of the differences are 0, so that log-partitions cancel and only the two expected slots count:
+    loss = (teacher - student) @ (expected by p - expected by q) / (2 temperature).
+
+    Args:
+        target: the teacher's relation at this temperature, with the slots as values.
+        teacher: unit rows that the target was made of.
+        student: unit rows; they alone get a gradient.
+        slots: unit rows. Without any the loss is 0.
+        temperature: of both relations, positive.
+    """
+    teacher, student = teacher.to(slots.dtype), student.to(slots.dtype)
+    with torch.autocast(slots.device.type, enabled=False):
+        expected = (student @ slots.T / temperature).softmax(dim=1) @ slots
+    gap = ((teacher - student) * (target.expected - expected)).sum(dim=1)
+    return gap.mean() / (2 * temperature)
 
 
 def negative_cosine(predictions: Float[Tensor, "B D"], targets: Float[Tensor, "B D"]) -> Float[Tensor, ""]:

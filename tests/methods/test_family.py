@@ -1,6 +1,7 @@
 """What each method makes of its views: its loss is that of the paper, of the right embeddings."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from torchvision.transforms.v2.functional import normalize
 
 import naive
 from crosscontext.encoders import load_encoder
@@ -41,6 +43,7 @@ from crosscontext.methods.simclr import SimCLR
 from crosscontext.methods.simsiam import SimSiam
 from crosscontext.methods.supervised import Supervised
 from crosscontext.methods.vicreg import VICReg
+from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD
 from small_methods import BATCH, LATE, NARROW, PLAN, SIDE, TEACHER, built, losses, train, views_of
 
 SMALL = MemorySettings(slots=12)
@@ -145,15 +148,18 @@ def test_the_memory_of_a_distilled_student_holds_the_teachers_features() -> None
         torch.testing.assert_close(method.memory.slots(name), unit(teacher(view)))
 
 
-def test_a_teacher_may_be_a_model_of_timm(tmp_path_factory: pytest.TempPathFactory) -> None:
-    file = tmp_path_factory.mktemp("timm") / "weights.safetensors"
-    model: Any = timm.create_model("test_resnet", num_classes=3)
+def test_a_teacher_may_be_a_model_of_timm_and_sees_the_colours_that_it_knows(tmp_path: Path) -> None:
+    file, name = tmp_path / "weights.safetensors", "test_resnet"
+    model: Any = timm.create_model(name, num_classes=3)
     save_file(model.state_dict(), file)
-    method = built(DistillSettings(teacher=file, teacher_model="test_resnet"))
+    method = built(DistillSettings(teacher=file, teacher_model=name))
     assert isinstance(method, Distill)
-    images = torch.randn(2, 3, 2 * SIDE, 2 * SIDE)
-    expected = model.eval().forward_features(images).mean(dim=(2, 3))
-    torch.testing.assert_close(method.teacher(images), expected)
+    colours = torch.rand(2, 3, 2 * SIDE, 2 * SIDE)
+    about: Any = timm.get_pretrained_cfg(name)
+    assert about.mean != IMAGENET_MEAN
+    features = model.eval().forward_features(normalize(colours, about.mean, about.std))
+    views = normalize(colours, [*IMAGENET_MEAN], [*IMAGENET_STD])
+    torch.testing.assert_close(method.teacher(views), features.mean(dim=(2, 3)))
 
 
 def test_a_teacher_that_is_not_there_is_named() -> None:
@@ -249,10 +255,12 @@ def test_barlow_twins_is_its_papers_loss_of_two_strong_views() -> None:
 
 
 def test_vicreg_is_its_papers_loss_of_two_strong_views() -> None:
-    method, views = ready(VICRegSettings(projection=THIN, invariance_weight=9, variance_weight=7))
+    method, views = ready(
+        VICRegSettings(projection=THIN, invariance_weight=9, variance_weight=7, covariance_weight=3)
+    )
     assert isinstance(method, VICReg)
     first, second = (method.student(view) for view in views["strong"])
-    assert_loss(method, views, naive.vicreg(first, second, 9, 7, 1))
+    assert_loss(method, views, naive.vicreg(first, second, 9, 7, 3))
 
 
 def test_the_supervised_reference_is_cross_entropy_with_the_labels() -> None:

@@ -9,11 +9,12 @@ from typing import Literal
 from pydantic import Field
 
 from crosscontext.backbones.contract import Backbone
-from crosscontext.losses import info_nce, symmetric_divergence
+from crosscontext.losses import info_nce
 from crosscontext.methods.contract import Outcome, Views
 from crosscontext.methods.momentum import MomentumMethod, MomentumSettings
 from crosscontext.relations import relate
 from crosscontext.schedules import Plan
+from crosscontext.siamese_losses import symmetric_divergence
 
 
 class CO2Settings(MomentumSettings):

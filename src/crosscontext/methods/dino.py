@@ -32,6 +32,9 @@ class DINOSettings(RisingSettings):
     hidden_norm: bool = True
     """BatchNorm after the hidden layers of the projection; published: no, for transformers without any."""
 
+    keep: Literal["student", "teacher"] = "teacher"
+    """Whose backbone is measured and becomes the encoder; published: the teacher's."""
+
     prototypes: int = Field(4096, ge=2)
     """Number of prototypes."""
 

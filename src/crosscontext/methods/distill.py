@@ -3,27 +3,31 @@
 Sources: SEED, Fang et al., ICLR 2021, arXiv 2101.04731; CompRess, Koohpayegani et al., NeurIPS 2020,
 arXiv 2010.14713. Published by SEED: ImageNet, linear, MobileNetV3-Large 68.2 instead of 36.3 without a
 teacher. The teacher's embedding is its pooled feature vector; the student's is projected to that width. Both
-see the same views, normalised with mean and deviation of ImageNet.
+see the same views, each in the colours that it knows.
 """
 
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from crosscontext.backbones import Backbone, TimmSettings
+from crosscontext.backbones import Backbone
 from crosscontext.contexts import unit_rows
-from crosscontext.encoders import load_encoder
+from crosscontext.encoders import Encoder, Preprocessing, load_encoder, load_timm
 from crosscontext.heads import mlp
 from crosscontext.losses import relation_cross_entropy
 from crosscontext.memory import MemorySettings
 from crosscontext.methods.contract import Outcome, Views
-from crosscontext.methods.siamese import ProjectionNetwork, SiameseMethod
+from crosscontext.methods.siamese import SiameseMethod
 from crosscontext.relations import relate
 from crosscontext.schedules import Plan
 from crosscontext.settings import AbsolutePath, Settings
 from crosscontext.teacher import FrozenTeacher
+from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD
+
+_TIMM_SIZE = 224  # of the position embeddings in transformers; for views of other sizes they are resampled
 
 
 class DistillSettings(Settings):
@@ -44,10 +48,10 @@ class DistillSettings(Settings):
     """Hidden width of the student's projection."""
 
     temperature_teacher: float = Field(0.04, gt=0)
-    """Temperature of the teacher's relation; CompRess: 0.04."""
+    """Temperature of the teacher's relation; CompRess: 0.04, code of SEED: 0.0001."""
 
     temperature_student: float = Field(0.1, gt=0)
-    """Temperature of the student's relation; CompRess: 0.04."""
+    """Temperature of the student's relation; CompRess: 0.04, code of SEED: 0.2."""
 
     own_slot: bool = True
     """Whether the teacher's embedding of the image itself is one more slot (SEED)."""
@@ -69,21 +73,21 @@ class DistillSettings(Settings):
         """
         return Distill(self, backbone, self._load_teacher())
 
-    def _load_teacher(self) -> Backbone:
+    def _load_teacher(self) -> Encoder:
         if self.teacher_model is None:
-            return load_encoder(self.teacher).backbone
-        return TimmSettings(model=self.teacher_model, weights=self.teacher).build()
+            return load_encoder(self.teacher)
+        return load_timm(self.teacher_model, self.teacher, Preprocessing.for_size(_TIMM_SIZE))
 
 
 class Distill(SiameseMethod):
     """Student, frozen teacher, and memory of the teacher's embeddings."""
 
-    def __init__(self, settings: DistillSettings, backbone: Backbone, teacher: Backbone):
-        width = teacher.stages[-1].channels
+    def __init__(self, settings: DistillSettings, backbone: Backbone, teacher: Encoder):
+        width = teacher.width
         widths = (backbone.stages[-1].channels, settings.hidden_width, width)
         super().__init__(backbone, mlp(widths, hidden_norm=False))
         self.settings = settings
-        self.teacher = FrozenTeacher(ProjectionNetwork(teacher, nn.Identity()))
+        self.teacher = FrozenTeacher(Recoloured(teacher))
         self.memory = settings.memory.build(
             {"global": width, "local": width} if settings.local_views else {"global": width}
         )
@@ -123,3 +127,25 @@ class Distill(SiameseMethod):
     def after_step(self, outcome: Outcome) -> None:
         """Push the keys."""
         self.memory.push(outcome.keys)
+
+
+class Recoloured(nn.Module):
+    """An encoder of views, which are normalised for ImageNet: it gets the colours that it was trained for."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, encoder: Encoder):
+        super().__init__()
+        self.encoder = encoder
+        known = encoder.preprocessing
+        mean, std, their_mean, their_std = torch.tensor([IMAGENET_MEAN, IMAGENET_STD, known.mean, known.std])[
+            ..., None, None
+        ]
+        self.register_buffer("scale", std / their_std, persistent=False)
+        self.register_buffer("shift", (mean - their_mean) / their_std, persistent=False)
+
+    def forward(self, views: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Compute one feature vector a view."""
+        features: Tensor = self.encoder(views * self.scale + self.shift)
+        return features

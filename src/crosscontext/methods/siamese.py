@@ -1,4 +1,8 @@
-"""What the methods that embed the whole image alone share: student, projection, predictor, rising teacher."""
+"""What the methods that embed the whole image alone share: student, projection, predictor, rising teacher.
+
+Where a paper blurs and solarises its two views with different probabilities (BYOL, Barlow Twins, VICReg,
+DINO), here both are strong views with the same ones; each view passes a network by itself.
+"""
 
 from typing import Literal, TypeVar
 
@@ -95,7 +99,7 @@ class RisingSettings(SiameseSettings):
     """Momentum of the teacher at the start; it rises to 1 along half a cosine. Published: 0.996."""
 
     keep: Literal["student", "teacher"] = "student"
-    """Whose backbone is measured and becomes the encoder."""
+    """Whose backbone is measured and becomes the encoder; published: BYOL's student, DINO's teacher."""
 
 
 class RisingMethod(SiameseMethod):

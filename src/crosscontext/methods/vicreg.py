@@ -24,14 +24,15 @@ class VICRegSettings(SiameseSettings):
     projection: ProjectionSettings = ProjectionSettings(layers=3, hidden_width=1024, width=1024)
     """Of the pooled features; BatchNorm follows its hidden layers."""
 
-    invariance_weight: float = Field(25.0, ge=0)
-    """Weight λ of the distance between two views."""
+    invariance_weight: float = Field(1.0, ge=0)
+    """Weight λ of the distance between two views. Published: 25, for an optimiser (LARS) to which only the
+    ratios of the weights matter; those are kept."""
 
-    variance_weight: float = Field(25.0, ge=0)
-    """Weight μ of dimensions that vary too little."""
+    variance_weight: float = Field(1.0, ge=0)
+    """Weight μ of dimensions that vary too little; published: 25."""
 
-    covariance_weight: float = Field(1.0, ge=0)
-    """Weight ν of dimensions that covary."""
+    covariance_weight: float = Field(0.04, ge=0)
+    """Weight ν of dimensions that covary; published: 1."""
 
     def build(self, backbone: Backbone, plan: Plan) -> "VICReg":
         """Make the student around a backbone."""
