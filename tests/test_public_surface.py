@@ -13,6 +13,7 @@ PUBLIC = [
     "EvaluateSettings",
     "PretrainSettings",
     "Score",
+    "StudySettings",
     "compare",
     "evaluate",
     "extract",
@@ -20,6 +21,7 @@ PUBLIC = [
     "pretrain",
     "read_results",
     "save_encoder",
+    "study",
 ]
 
 

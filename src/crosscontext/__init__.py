@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from crosscontext.planning import PretrainSettings
     from crosscontext.pretraining import pretrain
     from crosscontext.results import Score, read_results
+    from crosscontext.studies import StudySettings, study
 
 __all__ = [
     "CompareSettings",
@@ -22,6 +23,7 @@ __all__ = [
     "EvaluateSettings",
     "PretrainSettings",
     "Score",
+    "StudySettings",
     "compare",
     "evaluate",
     "extract",
@@ -29,6 +31,7 @@ __all__ = [
     "pretrain",
     "read_results",
     "save_encoder",
+    "study",
 ]
 
 _HOMES = {
@@ -37,6 +40,7 @@ _HOMES = {
     "EvaluateSettings": "evaluation:EvaluateSettings",
     "PretrainSettings": "planning:PretrainSettings",
     "Score": "results:Score",
+    "StudySettings": "studies:StudySettings",
     "compare": "comparison:compare",
     "evaluate": "evaluation:evaluate",
     "extract": "features:extract",
@@ -44,6 +48,7 @@ _HOMES = {
     "pretrain": "pretraining:pretrain",
     "read_results": "results:read_results",
     "save_encoder": "encoders:save_encoder",
+    "study": "studies:study",
 }
 
 

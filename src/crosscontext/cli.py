@@ -152,6 +152,42 @@ def compare(arguments: Sequence[str]) -> None:
     print(comparison_text(run(settings, _notify), settings.format))
 
 
+def study(arguments: Sequence[str]) -> None:
+    """Run methods × settings × seeds under one budget, and compare them."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.layers import Layer, resolve
+    from crosscontext.recipes import find_recipe, recipe_layers, recipes_known
+    from crosscontext.studies import StudySettings, describe
+    from crosscontext.studies import study as run
+
+    known = recipes_known("study").replace("RECIPE", "STUDY", 1)
+    summary = f"{study.__doc__}\n{known}\nThe same command again goes on where it stopped."
+    flags = {"dry_run": "Try each cell for a few steps, say what would be done and how long it takes, stop."}
+    verb = Verb("crosscontext study STUDY [OPTIONS]", summary, StudySettings, flags)
+    line = parse(arguments, verb)
+    _refuse(line.positionals[1:])
+    for key in StudySettings.OF_THE_FILE:
+        if any(key in layer.values for layer in line.layers):
+            raise SettingsError(
+                f"--{key} stands in the study file alone, so that the file says what was compared."
+            )
+    if not line.positionals and "help" not in line.flags:
+        raise SettingsError("Missing STUDY, a YAML file or a name: crosscontext study STUDY.")
+    layers = (*recipe_layers("study", line.positionals), *line.layers)
+    if line.positionals:
+        name = find_recipe("study", line.positionals[0]).stem
+        layers = (Layer("its name", {"out": f"studies/{name}", "runs": f"runs/{name}"}), *layers)
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    settings = resolve(StudySettings, layers)
+    if "dry_run" in line.flags:
+        print(describe(settings, _notify))
+        return
+    run(settings, _notify)
+    print(f"results: {settings.out}")
+
+
 def views(arguments: Sequence[str]) -> None:
     """Draw a few images with their views."""
     from crosscontext.commandline import Verb, answer, parse
@@ -171,6 +207,7 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
     "compare": compare,
+    "study": study,
     "views": views,
 }
 """What the program can do, by the word that asks for it."""

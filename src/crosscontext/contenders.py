@@ -121,7 +121,7 @@ def _grouped(runs: Sequence[Run], notify: Callable[[str], None]) -> dict[str, li
     """Group runs by what their settings say of the method; groups of one name are told apart by a path."""
     by_settings: dict[str, list[Run]] = {}
     for run in runs:
-        key = json.dumps(_of_the_method(run.config), sort_keys=True) if run.config else str(run.path)
+        key = json.dumps(settings_of_method(run.config), sort_keys=True) if run.config else str(run.path)
         by_settings.setdefault(key, []).append(run)
     groups: dict[str, list[Run]] = {}
     first_of_name: dict[str, Run] = {}
@@ -129,10 +129,20 @@ def _grouped(runs: Sequence[Run], notify: Callable[[str], None]) -> dict[str, li
     for name, members in zip(names, by_settings.values(), strict=True):
         first = first_of_name.setdefault(name, members[0])
         if first is not members[0]:
-            settings = _of_the_method(first.config), _of_the_method(members[0].config)
+            settings = settings_of_method(first.config), settings_of_method(members[0].config)
             notify(f"{name}: {first.path} and {members[0].path} differ in {told(differences(*settings))}")
         groups[name if names.count(name) == 1 else f"{name} ({members[0].path})"] = members
     return groups
+
+
+def settings_of_method(config: Mapping[str, object]) -> dict[str, object]:
+    """Keep of the settings of a run what tells methods apart; of paths, the last part."""
+    kept = {key: value for key, value in config.items() if key not in NOT_OF_THE_METHOD}
+    for outer, inner in _PATHS:
+        fields = kept.get(outer)
+        if isinstance(fields, Mapping) and isinstance(fields.get(inner), str):
+            kept[outer] = {**fields, inner: Path(fields[inner]).name}
+    return kept
 
 
 def told(found: Mapping[str, tuple[object, object]]) -> str:
@@ -201,15 +211,6 @@ def _newest(scores: Iterable[Score]) -> Iterator[tuple[str, Line, Score]]:
             newest[key] = score
     for (model, line), score in newest.items():
         yield model, line, score
-
-
-def _of_the_method(config: Mapping[str, object]) -> dict[str, object]:
-    kept = {key: value for key, value in config.items() if key not in NOT_OF_THE_METHOD}
-    for outer, inner in _PATHS:
-        fields = kept.get(outer)
-        if isinstance(fields, Mapping) and isinstance(fields.get(inner), str):
-            kept[outer] = {**fields, inner: Path(fields[inner]).name}
-    return kept
 
 
 def _name(run: Run) -> str:

@@ -157,6 +157,18 @@ def load_encoder(path: Path | str) -> Encoder:
     """
     path = Path(path)
     file = RunFolder(path).encoder if path.is_dir() else path
+    card = read_card(file)
+    encoder = Encoder(card.backbone.build(), card)
+    load_exactly(encoder.backbone.model, read_weights(file), str(file))
+    return encoder.eval()
+
+
+def read_card(file: Path) -> EncoderCard:
+    """Read what an encoder file says beside the weights.
+
+    Raises:
+        CheckpointError: there is none, the file is damaged, or it was written by something else.
+    """
     if not file.is_file():
         raise CheckpointError(
             f"There is no encoder {file}. Give a run folder that `crosscontext pretrain` has written, "
@@ -168,16 +180,13 @@ def load_encoder(path: Path | str) -> Encoder:
     except SafetensorError as error:
         raise CheckpointError(f"{file} is not a whole safetensors file: {error}. Write it again.") from error
     try:
-        card = EncoderCard.model_validate_json(metadata.get(_METADATA_KEY, ""))
+        return EncoderCard.model_validate_json(metadata.get(_METADATA_KEY, ""))
     except (ValidationError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{file} has weights, but not the card of an encoder of format {FORMAT_VERSION}. "
             "Give a file that crosscontext has written; to start training from other weights, "
             "set backbone.weights."
         ) from error
-    encoder = Encoder(card.backbone.build(), card)
-    load_exactly(encoder.backbone.model, read_weights(file), str(file))
-    return encoder.eval()
 
 
 def load_timm(model: str, weights: Path, preprocessing: Preprocessing) -> Encoder:

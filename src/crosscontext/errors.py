@@ -42,6 +42,10 @@ class NonFiniteError(CrossContextError, ArithmeticError):
     """A loss term became NaN or infinite; the last good checkpoint is kept."""
 
 
+class StudyError(CrossContextError):
+    """Runs of a study have failed, the others are finished; the same command tries again what failed."""
+
+
 class StoppedEarlyError(CrossContextError):
     """The run was asked to stop and saved a good checkpoint: the same command with --resume goes on."""
 

@@ -100,7 +100,7 @@ def evaluate(settings: EvaluateSettings, notify: Callable[[str], None] = lambda 
     encoder = _encoder(settings)
     folder = RunFolder(settings.run if settings.run.is_dir() else settings.run.parent)
     data = settings.data or _data_of_run(folder, settings.run)
-    parts = open_parts(data, settings.test_data, _annotation(settings.tasks))
+    parts = open_parts(data, settings.test_data, annotation_of(settings.tasks))
     models = _models(settings, encoder, parts.train, folder)
     store = FeatureStore(folder.features if settings.cache else None, notify)
     classes = f" of {len(parts.class_names)} classes" if parts.class_names else ""
@@ -198,8 +198,12 @@ def _models(
     return models
 
 
-def _annotation(tasks: Sequence[Task]) -> Annotation:
-    """Find the one kind of annotation that tasks read."""
+def annotation_of(tasks: Sequence[Task]) -> Annotation:
+    """Find the one kind of annotation that tasks read; "none" where they read none.
+
+    Raises:
+        SettingsError: they read several kinds.
+    """
     reads: dict[Annotation, str] = {task.reads: task.name for task in tasks if task.reads != "none"}
     if len(reads) > 1:
         listed = ", ".join(f"{name} reads {annotation}" for annotation, name in reads.items())

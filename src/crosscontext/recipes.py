@@ -1,4 +1,4 @@
-"""Recipes: files of settings for whole runs, the user's own or one that comes with the package.
+"""Recipes: files of settings for whole runs and studies, the user's own or one that comes with the package.
 
 name or path → **recipes** → layers
 """
@@ -57,6 +57,7 @@ def find_recipe(verb: str, recipe: str) -> Path:
 def shipped_recipes(verb: str) -> Iterator[tuple[str, Path]]:
     """Names and files of the recipes that come with the package, in sorted order."""
     package = Path(str(files("crosscontext")))
-    installed, checkout = package / "recipes" / verb, package.parents[1] / "recipes" / verb
+    installed, root = package / "recipes" / verb, package.parents[1]
+    checkout = root / "studies" if verb == "study" else root / "recipes" / verb
     for path in sorted((installed if installed.is_dir() else checkout).glob("*.yaml")):
         yield path.stem, path

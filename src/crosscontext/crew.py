@@ -1,0 +1,177 @@
+"""Several runs at once, each in a process of its own: study runs → **crew** → finished runs and failures.
+
+A process is one command of `crosscontext`, as a person would type it; the log has it word for word.
+"""
+
+import fcntl
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from crosscontext.errors import InterruptedRunError, RunFolderError
+from crosscontext.interruption import Interruption
+from crosscontext.study_runs import Command, StudyRun, is_trained, next_command
+
+_SECONDS_BETWEEN_LOOKS = 0.1
+
+
+class Failure(NamedTuple):
+    """A run that ended otherwise than it should have."""
+
+    run: StudyRun
+    cause: str
+
+
+class _Worker(NamedTuple):
+    run: StudyRun
+    command: Command
+    process: subprocess.Popen[bytes]
+    output: IO[bytes]
+
+
+def work(
+    runs: Sequence[StudyRun],
+    jobs: int,
+    lock: int,
+    tell: Callable[[str], None],
+    finished: Callable[[StudyRun], None],
+) -> list[Failure]:
+    """Bring runs to their end, so many at once. A failure stops its run and no other.
+
+    The first Ctrl-C or SIGTERM asks all processes to save and end, and waits for them; a second one kills
+    them.
+
+    Args:
+        runs: to be finished, in this order.
+        jobs: processes at once.
+        lock: what `claimed` gave; each process holds it too.
+        tell: is told in one line each what begins and what fails.
+        finished: is called after each run that has all it needs.
+
+    Returns:
+        The runs that failed, with what their logs say.
+
+    Raises:
+        InterruptedRunError: a signal has ended the work.
+        RunFolderError: a log or settings cannot be written.
+    """
+    waiting, workers, failures = deque(runs), list[_Worker](), list[Failure]()
+    with Interruption() as interruption:
+        try:
+            while waiting or workers:
+                while waiting and len(workers) < jobs:
+                    run = waiting.popleft()
+                    tell(f"{run.name}: begins, log: {run.log}")
+                    workers += _started(run, lock, finished)
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                for worker in [worker for worker in workers if worker.process.poll() is not None]:
+                    workers.remove(worker)
+                    if interruption.signal is not None:
+                        worker.output.close()
+                    elif cause := _cause_of_failure(worker):
+                        tell(f"{worker.run.name}: {cause}, log: {worker.run.log}")
+                        failures.append(Failure(worker.run, cause))
+                    else:
+                        workers += _started(worker.run, lock, finished)
+                if interruption.signal is not None and (waiting or workers):
+                    waiting.clear()
+                    _end(workers, tell)
+        finally:
+            for worker in workers:
+                worker.process.kill()
+                worker.process.wait()
+        if interruption.signal is not None:
+            raise InterruptedRunError(
+                f"Interrupted by {interruption.signal.name}; all runs have stopped with their checkpoints. "
+                "The same command goes on.",
+                interruption.signal,
+            )
+    return failures
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[int]:
+    """Keep other studies out of a folder of runs, as long as this one or any of its processes lives.
+
+    Raises:
+        RunFolderError: another one is at work there, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("ab")
+    except OSError as error:
+        raise RunFolderError(
+            f"{folder} cannot be a folder of runs: {error.strerror}. Choose another --runs."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunFolderError(
+                f"Another study, or a process that one has left behind, is at work in {folder}. "
+                "Wait for its end, or choose another --runs."
+            ) from error
+        yield file.fileno()
+
+
+def _started(run: StudyRun, lock: int, finished: Callable[[StudyRun], None]) -> list[_Worker]:
+    """Start what comes next in a run; nothing if that was all."""
+    command = next_command(run)
+    if command is None:
+        finished(run)
+        return []
+    with run.log.open("ab") as log:
+        log.write(f"$ crosscontext {shlex.join(command.arguments)}\n".encode())
+        log.flush()
+        output = _unfinished(command.output).open("wb") if command.output else run.log.open("ab")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "crosscontext", *command.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": str(run.settings.threads)},
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then asks the others
+            pass_fds=(lock,),
+        )
+    return [_Worker(run, command, process, output)]
+
+
+def _cause_of_failure(worker: _Worker) -> str:
+    """Say why a process failed; of one that did not, put its output in place and say nothing."""
+    worker.output.close()
+    code, command = worker.process.returncode, worker.command
+    verb = command.arguments[0]
+    if code != 0:
+        ended = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"{verb} failed ({ended}){_last_complaint(worker.run.log)}"
+    if command.output is not None:
+        _unfinished(command.output).replace(command.output)
+    elif not is_trained(worker.run):
+        return f"{verb} ended well, but {worker.run.folder.encoder} is not that of the last step"
+    return ""
+
+
+def _last_complaint(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = next((line for line in reversed(lines) if line.startswith("error: ")), "")
+    return said.replace("error", "", 1)
+
+
+def _end(workers: Sequence[_Worker], tell: Callable[[str], None]) -> None:
+    """Ask all processes to save and end, and wait for that."""
+    tell(f"stopping {len(workers)} runs; their checkpoints are being saved")
+    for worker in workers:
+        worker.process.terminate()
+    for worker in workers:
+        worker.process.wait()
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}")

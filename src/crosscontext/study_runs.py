@@ -1,0 +1,156 @@
+"""One run of a study on the disk: what is there already, and the command that comes next.
+
+study plan → **study runs** → crew. What is done is read off what the commands have written, so that nothing
+has to be kept in step with it.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
+
+from crosscontext.contenders import told
+from crosscontext.encoders import read_card
+from crosscontext.errors import CheckpointError
+from crosscontext.evaluation import EvaluateSettings
+from crosscontext.layers import Layer, changes, resolve
+from crosscontext.planning import SESSION_FIELDS, PretrainSettings
+from crosscontext.results import Score, digest
+from crosscontext.run_folder import RunFolder, write_atomically
+from crosscontext.settings import Settings, dump_yaml, load_yaml
+from crosscontext.study_plan import Plan, StudySettings, at
+
+_NO_SAY = {"run", "threads", "device", "workers", "batch_size", "cache"}  # in the scores
+_SCORES = TypeAdapter(list[Score])
+
+
+class Command(NamedTuple):
+    """What a process is started with."""
+
+    arguments: tuple[str, ...]
+    """Of the program, the verb first."""
+
+    output: Path | None = None
+    """File that takes what it prints, once it has ended well; None: the log."""
+
+
+class StudyRun(NamedTuple):
+    """One cell with one seed."""
+
+    cell: str
+    settings: PretrainSettings
+    evaluations: tuple[EvaluateSettings, ...]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.cell}, seed {self.settings.seed}"
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where `crosscontext pretrain` writes."""
+        return RunFolder(self.settings.out)
+
+    @property
+    def asked(self) -> Path:
+        """Settings that the study asked for when the run was begun."""
+        return self.folder.path / "asked.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What the commands said."""
+        return self.folder.path / "log.txt"
+
+    def scores_of(self, evaluation: EvaluateSettings) -> Path:
+        """File with the scores of an evaluation; it is there once they are complete."""
+        return self.folder.path / f"scores-{_digest(evaluation)}.json"
+
+
+def runs_of(study: StudySettings, plan: Plan) -> list[StudyRun]:
+    """List the runs of a study, seed by seed, so that early results are of all cells."""
+    runs: list[StudyRun] = []
+    for seed in study.seeds:
+        for cell, settings in plan.cells.items():
+            out = study.runs / cell / f"seed-{seed}"
+            settled = settings.model_copy(update={"seed": seed, "out": out})
+            evaluations = [
+                each.model_copy(update={"run": out, **({"references": ()} if runs else {})})
+                for each in plan.evaluations
+            ]
+            runs.append(StudyRun(cell, settled, tuple(evaluations)))
+    return runs
+
+
+def next_command(run: StudyRun) -> Command | None:
+    """Find out what a run lacks, and write the settings that the command reads.
+
+    Returns:
+        None if the run is finished: trained to its end, with the scores of all evaluations.
+
+    Raises:
+        RunFolderError: the settings cannot be written.
+    """
+    path, threads = str(run.folder.path), str(run.settings.threads)
+    if not is_trained(run):
+        if run.asked.is_file() and run.folder.config.is_file() and run.folder.checkpoint.is_file():
+            return Command(("pretrain", "--out", path, "--resume", "--threads", threads))
+        run.folder.path.mkdir(parents=True, exist_ok=True)
+        for scores in run.folder.path.glob("scores-*.json"):
+            scores.unlink()
+        _write(run.asked, run.settings)
+        return Command(("pretrain", str(run.asked), "--overwrite"))
+    for evaluation in run.evaluations:
+        scores = run.scores_of(evaluation)
+        if not scores.is_file():
+            recipe = scores.with_suffix(".yaml")
+            _write(recipe, evaluation)
+            return Command(("evaluate", path, str(recipe), "--json"), scores)
+    return None
+
+
+def is_trained(run: StudyRun) -> bool:
+    """Whether the encoder is that of the last step."""
+    if not (run.folder.config.is_file() and run.folder.encoder.is_file()):
+        return False
+    try:
+        return read_card(run.folder.encoder).step == load_yaml(run.folder.config)["steps"]
+    except CheckpointError:
+        return False  # what a crash has left is written again
+
+
+def is_finished(run: StudyRun) -> bool:
+    """Whether nothing is left to do."""
+    return is_trained(run) and all(run.scores_of(each).is_file() for each in run.evaluations)
+
+
+def changed(run: StudyRun) -> str:
+    """Say in which settings a run that was begun differs from what the study asks for now; else nothing.
+
+    Raises:
+        SettingsError: the settings that it was begun with are no longer valid.
+    """
+    if not run.asked.is_file():
+        return ""
+    before = resolve(PretrainSettings, [Layer(str(run.asked), load_yaml(run.asked))])
+    found = [path for path in changes(before, run.settings) if path.partition(".")[0] not in SESSION_FIELDS]
+    return told({path: (at(before, path), at(run.settings, path)) for path in found})
+
+
+def forget(run: StudyRun) -> None:
+    """Remove what the run has written, so that it begins anew."""
+    run.folder.claim()
+    run.asked.unlink(missing_ok=True)
+
+
+def read_scores(run: StudyRun) -> list[Score]:
+    """Read the scores of a finished run, as its evaluations are now."""
+    files = [run.scores_of(evaluation) for evaluation in run.evaluations]
+    return [score for file in files for score in _SCORES.validate_json(file.read_bytes())]
+
+
+def _write(path: Path, settings: Settings) -> None:
+    write_atomically(path, lambda file: file.write(dump_yaml(settings).encode()))
+
+
+def _digest(evaluation: EvaluateSettings) -> str:
+    return digest(evaluation.model_dump(mode="json", exclude=_NO_SAY))
