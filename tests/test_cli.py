@@ -20,6 +20,7 @@ from crosscontext.pretraining import PretrainSettings
 from crosscontext.preview import PreviewSettings
 from crosscontext.results import append_results
 from crosscontext.settings import Settings
+from crosscontext.studies import StudySettings
 from handmade import score
 
 SLOW_PACKAGES = ("torch", "torchvision", "timm", "numpy", "sklearn", "pydantic", "rich", "yaml")
@@ -234,12 +235,28 @@ def test_compare_without_runs_asks_for_them(capsys: pytest.CaptureFixture[str]) 
     assert "crosscontext compare RUN..." in capsys.readouterr().err
 
 
+def test_a_study_is_called_by_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("cells: {a: {}}\nbudget: {steps: 3}\nevaluate: [{tasks: [knn]}]\nbase: {data: shapes}\n")
+    assert main(["study", str(path), "--seeds", "4", "5", "--budget.steps", "2", "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["out"], printed["runs"], printed["seeds"]) == ("studies/mine", "runs/mine", [4, 5])
+    assert printed["budget"] == {"images": None, "steps": 2, "minutes": None}
+    assert main(["study", str(path), "--base.data", "cifar10"]) == 2
+    assert "--base stands in the study file alone" in capsys.readouterr().err
+    assert main(["study"]) == 2
+    assert "crosscontext study STUDY" in capsys.readouterr().err
+    assert main(["study", "cifar10_metods"]) == 2
+    assert "did you mean 'cifar10_methods'?" in capsys.readouterr().err
+
+
 def test_verbs_and_options_are_frozen() -> None:
     """A change here breaks the scripts of users: it needs a line in the changelog."""
     kinds: dict[str, type[Settings]] = {
         "pretrain": PretrainSettings,
         "evaluate": EvaluateSettings,
         "compare": CompareSettings,
+        "study": StudySettings,
         "views": PreviewSettings,
     }
     assert kinds.keys() == VERBS.keys()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from crosscontext.errors import InterruptedRunError, RunFolderError
+from crosscontext.errors import CrossContextError, InterruptedRunError, RunFolderError
 from crosscontext.interruption import Interruption
 from crosscontext.study_runs import Command, StudyRun, is_trained, next_command
 
@@ -60,29 +60,44 @@ def work(
 
     Raises:
         InterruptedRunError: a signal has ended the work.
-        RunFolderError: a log or settings cannot be written.
+        CrossContextError: what `finished` raises, after all processes have saved and ended.
     """
     waiting, workers, failures = deque(runs), list[_Worker](), list[Failure]()
+
+    def fail(run: StudyRun, cause: str) -> None:
+        tell(f"{run.name}: {cause}; log: {run.log}")
+        failures.append(Failure(run, cause))
+
+    def advance(run: StudyRun) -> None:
+        try:
+            worker = _started(run, lock)
+        except RunFolderError as error:
+            fail(run, str(error))
+        else:
+            finished(run) if worker is None else workers.append(worker)
+
     with Interruption() as interruption:
         try:
             while waiting or workers:
                 while waiting and len(workers) < jobs:
-                    run = waiting.popleft()
-                    tell(f"{run.name}: begins, log: {run.log}")
-                    workers += _started(run, lock, finished)
+                    tell(f"{waiting[0].name}: begins, log: {waiting[0].log}")
+                    advance(waiting.popleft())
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
                 for worker in [worker for worker in workers if worker.process.poll() is not None]:
                     workers.remove(worker)
+                    worker.output.close()
                     if interruption.signal is not None:
-                        worker.output.close()
-                    elif cause := _cause_of_failure(worker):
-                        tell(f"{worker.run.name}: {cause}, log: {worker.run.log}")
-                        failures.append(Failure(worker.run, cause))
+                        continue
+                    if cause := _cause_of_failure(worker):
+                        fail(worker.run, cause)
                     else:
-                        workers += _started(worker.run, lock, finished)
-                if interruption.signal is not None and (waiting or workers):
+                        advance(worker.run)
+                if interruption.signal is not None:
                     waiting.clear()
                     _end(workers, tell)
+        except CrossContextError:  # the results cannot be written
+            _end(workers, tell)
+            raise
         finally:
             for worker in workers:
                 worker.process.kill()
@@ -121,12 +136,11 @@ def claimed(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _started(run: StudyRun, lock: int, finished: Callable[[StudyRun], None]) -> list[_Worker]:
-    """Start what comes next in a run; nothing if that was all."""
+def _started(run: StudyRun, lock: int) -> _Worker | None:
+    """Start what comes next in a run; None if that was all."""
     command = next_command(run)
     if command is None:
-        finished(run)
-        return []
+        return None
     with run.log.open("ab") as log:
         log.write(f"$ crosscontext {shlex.join(command.arguments)}\n".encode())
         log.flush()
@@ -140,12 +154,11 @@ def _started(run: StudyRun, lock: int, finished: Callable[[StudyRun], None]) -> 
             start_new_session=True,  # Ctrl-C reaches this process alone, which then asks the others
             pass_fds=(lock,),
         )
-    return [_Worker(run, command, process, output)]
+    return _Worker(run, command, process, output)
 
 
 def _cause_of_failure(worker: _Worker) -> str:
     """Say why a process failed; of one that did not, put its output in place and say nothing."""
-    worker.output.close()
     code, command = worker.process.returncode, worker.command
     verb = command.arguments[0]
     if code != 0:

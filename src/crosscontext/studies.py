@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from crosscontext.crew import claimed, work
 from crosscontext.errors import SettingsError, StudyError
 from crosscontext.machine import choose_device
-from crosscontext.study_plan import Plan, StudySettings, named_cells, plan_of
+from crosscontext.study_plan import StudyPlan, StudySettings, named_cells, plan_of
 from crosscontext.study_records import StudyRecord, write_records
 from crosscontext.study_runs import StudyRun, changed, forget, is_finished, is_trained, runs_of
 from crosscontext.trials import Trial, try_out
@@ -83,7 +83,7 @@ def describe(settings: StudySettings, notify: Callable[[str], None] = lambda _: 
     return "\n".join(lines)
 
 
-def jobs_of(settings: StudySettings, plan: Plan) -> int:
+def jobs_of(settings: StudySettings, plan: StudyPlan) -> int:
     """Settle how many runs are made at once."""
     if settings.jobs != "auto":
         return settings.jobs
@@ -91,7 +91,7 @@ def jobs_of(settings: StudySettings, plan: Plan) -> int:
     return max((os.cpu_count() or 1) // settings.threads, 1) if on_cpu else 1
 
 
-def _runs(settings: StudySettings, plan: Plan, trials: Mapping[str, Trial]) -> list[StudyRun]:
+def _runs(settings: StudySettings, plan: StudyPlan, trials: Mapping[str, Trial]) -> list[StudyRun]:
     """List the runs, with budgets of minutes turned into steps."""
     in_steps = {
         name: cell.model_copy(update={"minutes": None, "steps": trials[name].steps})

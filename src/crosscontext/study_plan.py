@@ -46,8 +46,6 @@ _UNKNOWN_RUN = Path("RUN")
 class BudgetSettings(Settings):
     """What each run may cost, the same for all; one of the three is given."""
 
-    ONE_OF: ClassVar[tuple[str, ...]] = ("images", "steps", "minutes")
-
     images: float | None = Field(None, gt=0)
     """Images seen, an image counting again each time."""
 
@@ -62,13 +60,15 @@ class BudgetSettings(Settings):
     def _refuse_none_or_two(self) -> "BudgetSettings":
         if len(self.given) != 1:
             given = ", ".join(f"{key} {value}" for key, value in self.given.items()) or "nothing"
-            raise ValueError(f"{given} is given; expected one of {', '.join(self.ONE_OF)}.")
+            raise ValueError(f"{given} is given; expected one of {', '.join(BudgetSettings.model_fields)}.")
         return self
 
     @property
-    def given(self) -> dict[str, float]:
+    def given(self) -> dict[str, float | int]:
         """The one that is given, with its value."""
-        return {key: value for key in self.ONE_OF if (value := getattr(self, key)) is not None}
+        return {
+            key: value for key in BudgetSettings.model_fields if (value := getattr(self, key)) is not None
+        }
 
 
 class StudySettings(Settings):
@@ -77,13 +77,14 @@ class StudySettings(Settings):
     OF_THE_FILE: ClassVar[tuple[str, ...]] = ("base", "cells", "grid", "evaluate")
 
     base: Values = Field(default_factory=dict)
-    """Settings of pretraining that all cells start from."""
+    """Settings of pretraining that all cells start from; in the study file alone."""
 
     cells: dict[str, Values] = Field(default_factory=dict)
-    """Name of a cell → its settings over the base."""
+    """Name of a cell → its settings over the base; in the study file alone."""
 
     grid: dict[str, list[JsonValue] | Values] = Field(default_factory=dict)
-    """Dotted name of a setting → its values, or names of values → values. Each combination is a cell."""
+    """Dotted name of a setting → its values, or names of values → values. Each combination is a cell; in
+    the study file alone."""
 
     vary: tuple[str, ...] = ("method",)
     """Settings in which cells may differ; a difference elsewhere is refused."""
@@ -95,8 +96,8 @@ class StudySettings(Settings):
     """Length of every run."""
 
     evaluate: tuple[Values, ...] = Field(min_length=1)
-    """Evaluations of each run, with the settings of `crosscontext evaluate`. References are scored once,
-    beside the first run."""
+    """Evaluations of each run, with the settings of `crosscontext evaluate`, in the study file alone.
+    References are scored once, beside the first run."""
 
     baseline: str | None = None
     """Cell or reference that the others are subtracted from; by default the first cell."""
@@ -131,7 +132,7 @@ class StudySettings(Settings):
         return jobs
 
 
-class Plan(NamedTuple):
+class StudyPlan(NamedTuple):
     """What a study comes down to."""
 
     cells: Mapping[str, PretrainSettings]
@@ -141,7 +142,7 @@ class Plan(NamedTuple):
     """Of each run; which one is left open."""
 
 
-def plan_of(study: StudySettings) -> Plan:
+def plan_of(study: StudySettings) -> StudyPlan:
     """Put the settings of all cells together, and make sure that they can be compared.
 
     Raises:
@@ -173,7 +174,7 @@ def plan_of(study: StudySettings) -> Plan:
         complaints = [*_incomparable(study, cells), *_ambiguous(study, evaluations, list(cells))]
     if complaints:
         raise SettingsError("\n".join(dict.fromkeys(complaints)))
-    return Plan(cells, tuple(evaluations))
+    return StudyPlan(cells, tuple(evaluations))
 
 
 def named_cells(study: StudySettings) -> dict[str, Values]:

@@ -18,7 +18,7 @@ from crosscontext.planning import SESSION_FIELDS, PretrainSettings
 from crosscontext.results import Score, digest
 from crosscontext.run_folder import RunFolder, write_atomically
 from crosscontext.settings import Settings, dump_yaml, load_yaml
-from crosscontext.study_plan import Plan, StudySettings, at
+from crosscontext.study_plan import StudyPlan, StudySettings, at
 
 _NO_SAY = {"run", "threads", "device", "workers", "batch_size", "cache"}  # in the scores
 _SCORES = TypeAdapter(list[Score])
@@ -66,7 +66,7 @@ class StudyRun(NamedTuple):
         return self.folder.path / f"scores-{_digest(evaluation)}.json"
 
 
-def runs_of(study: StudySettings, plan: Plan) -> list[StudyRun]:
+def runs_of(study: StudySettings, plan: StudyPlan) -> list[StudyRun]:
     """List the runs of a study, seed by seed, so that early results are of all cells."""
     runs: list[StudyRun] = []
     for seed in study.seeds:

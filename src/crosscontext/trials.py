@@ -20,7 +20,7 @@ from crosscontext.pretraining import rehearse
 from crosscontext.results import digest
 from crosscontext.run_folder import write_atomically
 from crosscontext.splits import open_parts
-from crosscontext.study_plan import Plan, StudySettings
+from crosscontext.study_plan import StudyPlan, StudySettings
 from crosscontext.tracking import Silence
 
 _ROUNDS = 3  # of timing, in turn, where the number of steps depends on it
@@ -40,7 +40,7 @@ class Trial(NamedTuple):
         return self.steps * self.seconds_per_step / 60
 
 
-def try_out(study: StudySettings, plan: Plan, tell: Callable[[str], None]) -> dict[str, Trial]:
+def try_out(study: StudySettings, plan: StudyPlan, tell: Callable[[str], None]) -> dict[str, Trial]:
     """Open all data, and take a few steps with each cell; the weights are thrown away.
 
     What was timed is kept in `measured.json` beside the runs, so that the steps of a budget in minutes stay

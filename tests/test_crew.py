@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from crosscontext.crew import claimed
+from crosscontext.errors import RunFolderError
+
+
+def test_two_studies_do_not_share_a_folder_of_runs(tmp_path: Path) -> None:
+    with (
+        claimed(tmp_path),
+        pytest.raises(RunFolderError, match=r"Another study.* is at work in "),
+        claimed(tmp_path),
+    ):
+        pass
+    with claimed(tmp_path):
+        pass  # free again
+
+
+def test_a_folder_of_runs_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(RunFolderError, match=r"cannot be a folder of runs: .*Choose another --runs"),
+        claimed(tmp_path / "file"),
+    ):
+        pass
