@@ -17,7 +17,7 @@ def points(line: ElementTree.Element) -> list[tuple[float, float]]:
 
 
 def test_a_larger_value_stands_higher_and_a_later_one_further_right() -> None:
-    panel = Panel("title", "images", [Line("a", [1, 2, 4], [5.0, 3.0, 9.0])])
+    panel = Panel("title", "images", [Line("a", [1.0, 2.0, 4.0], [5.0, 3.0, 9.0])])
     (line,) = drawn([panel]).iter(f"{SVG}polyline")
     (x1, y1), (x2, y2), (x3, y3) = points(line)
     assert x1 < x2 < x3
@@ -26,7 +26,7 @@ def test_a_larger_value_stands_higher_and_a_later_one_further_right() -> None:
 
 
 def test_a_line_has_one_colour_in_all_panels_and_stands_in_the_legend_once() -> None:
-    both = [Line("a<b", [0, 1], [0, 1]), Line("c", [0, 1], [1, 0])]
+    both = [Line("a<b", [0.0, 1.0], [0.0, 1.0]), Line("c", [0.0, 1.0], [1.0, 0.0])]
     root = drawn([Panel("one", "x", both), Panel("two", "y", both)], [Panel("three", "x", both[1:])])
     colours = [line.attrib["stroke"] for line in root.iter(f"{SVG}polyline")]
     assert colours[:2] == colours[2:4]
@@ -37,7 +37,7 @@ def test_a_line_has_one_colour_in_all_panels_and_stands_in_the_legend_once() -> 
 
 
 def test_lines_beyond_the_colours_are_dashed() -> None:
-    lines = [Line(str(number), [0, 1], [0, number]) for number in range(9)]
+    lines = [Line(str(number), [0.0, 1.0], [0.0, float(number)]) for number in range(9)]
     styles = [
         (line.attrib["stroke"], line.get("stroke-dasharray", ""))
         for line in drawn([Panel("", "", lines)]).iter(f"{SVG}polyline")
@@ -49,12 +49,11 @@ def test_equal_values_and_single_points_can_be_drawn() -> None:
     panel = Panel("flat", "x", [Line("a", [0.0], [7.0])])
     (line,) = drawn([panel]).iter(f"{SVG}polyline")
     assert len(points(line)) == 1
-    assert drawn().tag == f"{SVG}svg"
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
-    [(0, 10, [0, 2, 4, 6, 8, 10]), (36.2, 45.9, [38, 40, 42, 44]), (0, 0.43, [0, 0.1, 0.2, 0.3, 0.4])],
+    [(0.0, 10.0, [0, 2, 4, 6, 8, 10]), (36.2, 45.9, [38, 40, 42, 44]), (0.0, 0.43, [0, 0.1, 0.2, 0.3, 0.4])],
 )
 def test_ticks_are_round_numbers(low: float, high: float, expected: list[float]) -> None:
     assert ticks(low, high) == expected

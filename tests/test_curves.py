@@ -3,7 +3,7 @@ import pytest
 from crosscontext.curves import Curve, curves_of, mean_curve
 
 
-def line(images: int, **scalars: float) -> dict[str, float]:
+def line(images: int, **scalars: float) -> dict[str, int | float]:
     return {"step": images // 10, "images": images, **scalars}
 
 

@@ -37,7 +37,8 @@ def test_a_study_survives_interruption_failure_and_changes(tmp_path: Path) -> No
     summary, cause = str(failed.value).splitlines()
     assert summary.startswith("1 of 2 runs failed")
     assert cause.startswith("moco, seed 0: pretrain failed (exit code 1): ")
-    assert cause.endswith(f"cannot be written: File exists. Choose another --out.; log: {moco / 'log.txt'}")
+    assert "cannot be written: " in cause
+    assert cause.endswith(f"; log: {moco / 'log.txt'}")
     assert [line["step"] for line in read_metrics(cgh / "metrics.jsonl")] == list(range(1, STEPS + 1))
     assert "--resume" in (cgh / "log.txt").read_text()
     assert "Not finished: moco, seed 0." in (settings.out / "table.md").read_text()

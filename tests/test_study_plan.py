@@ -120,7 +120,7 @@ def test_what_the_study_says_may_vary_may_vary(tmp_path: Path) -> None:
         ({"budget": {}}, "nothing is given; expected one of images, steps, minutes."),
         ({"budget": {"steps": 3, "minutes": 1}}, "steps 3, minutes 1.0 is given; expected one of"),
         ({"seeds": [1, 1]}, "stands twice. Give each seed once."),
-        ({"jobs": 0}, "0 runs at once would never end"),
+        ({"jobs": 0}, "jobs is 0 in this test; expected 'auto' or at least 1"),
     ],
 )
 def test_budget_seeds_and_jobs_are_checked(tmp_path: Path, changes: dict[str, Any], told: str) -> None:

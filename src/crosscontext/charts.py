@@ -113,5 +113,5 @@ def _style(place: int) -> str:
     )
 
 
-def _text(x: float, y: float, content: str, how: str = "") -> str:
+def _text(x: int | float, y: int | float, content: str, how: str = "") -> str:
     return f'<text x="{x:g}" y="{y:g}" {how}>{escape(content)}</text>'

@@ -29,7 +29,7 @@ class Curve(BaseModel):
     """Of the scalar."""
 
 
-def curves_of(lines: Sequence[Mapping[str, float]]) -> dict[Scalar, Curve]:
+def curves_of(lines: Sequence[Mapping[str, int | float]]) -> dict[Scalar, Curve]:
     """Take the curves of a run out of its metrics; a scalar that was never measured has none.
 
     Args:
@@ -75,7 +75,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     )
 
 
-def _seconds(lines: Sequence[Mapping[str, float]]) -> list[float]:
+def _seconds(lines: Sequence[Mapping[str, int | float]]) -> list[float]:
     """Seconds of training at each line: images over the speed at which they went by."""
     clock, passed, counted = [], 0.0, 0.0
     for line in lines:

@@ -40,6 +40,7 @@ def study(settings: StudySettings, notify: Callable[[str], None] = lambda _: Non
         unfinished = [run for run in runs if run not in finished]
         if finished:
             notify(f"{len(finished)} of {len(runs)} runs are finished already")
+            write_records(settings, runs, finished)
 
         def keep(run: StudyRun) -> None:
             finished.append(run)
