@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,19 @@ def test_two_studies_do_not_share_a_folder_of_runs(tmp_path: Path) -> None:
         claimed(tmp_path),
     ):
         pass
+    with claimed(tmp_path):
+        pass  # free again
+
+
+def test_a_process_that_is_left_behind_keeps_its_folder(tmp_path: Path) -> None:
+    with claimed(tmp_path) as lock:
+        orphan = subprocess.Popen(["sleep", "60"], pass_fds=(lock,))
+    try:
+        with pytest.raises(RunFolderError, match="a process that one has left behind"), claimed(tmp_path):
+            pass
+    finally:
+        orphan.kill()
+        orphan.wait()
     with claimed(tmp_path):
         pass  # free again
 

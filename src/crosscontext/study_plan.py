@@ -109,10 +109,10 @@ class StudySettings(Settings):
     """CPU threads of each run."""
 
     out: Path
-    """Folder of the results: records.json, table.md and curves.svg."""
+    """Folder of the results: records.json, table.md and curves.svg; the command line takes studies/STUDY."""
 
     runs: Path
-    """Folder of the runs, with their weights: one folder for each cell and seed."""
+    """Folder of the runs with their weights, one a cell and seed; the command line takes runs/STUDY."""
 
     overwrite: bool = False
     """Train those runs anew whose settings have changed since they were begun."""
