@@ -186,8 +186,13 @@ def train_lightly(
 
 
 def rows(curves: Path) -> list[Row]:
-    """Compare the times at which both sides first passed each mark that one of them has passed."""
+    """Compare the times at which both sides first passed each mark that one of them has passed.
+
+    There is nothing to compare before both have been run.
+    """
     ours, peer = (read_curve(curves / f"{side}.json") for side in ("ours", "lightly"))
+    if not ours or not peer:
+        return []
     return [
         compare(
             f"training until k-NN passes {mark} % on CIFAR-10",

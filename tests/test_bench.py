@@ -223,9 +223,9 @@ def test_a_mark_is_passed_at_the_first_measurement_at_or_above_it() -> None:
     assert passing_time(curve, 55) is None
 
 
-def test_rows_come_from_the_curves_that_are_there(tmp_path: Path) -> None:
-    assert time_to_accuracy.rows(tmp_path) == []
+def test_there_are_rows_when_both_sides_have_a_curve(tmp_path: Path) -> None:
     for side, seconds in (("ours", 10), ("lightly", 40)):
+        assert time_to_accuracy.rows(tmp_path) == []
         curve = [{"seconds": seconds, "images": 1, "top1": 0.41}]
         (tmp_path / f"{side}.json").write_text(json.dumps({"curve": curve}))
     (row,) = time_to_accuracy.rows(tmp_path)
