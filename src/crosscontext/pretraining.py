@@ -22,7 +22,7 @@ from crosscontext.methods import Method, Outcome
 from crosscontext.monitor import Monitor
 from crosscontext.planning import PretrainSettings, plan_of, settle
 from crosscontext.run_folder import RunFolder, write_atomically
-from crosscontext.schedules import Plan
+from crosscontext.schedules import Plan, steps_within
 from crosscontext.settings import dump_yaml
 from crosscontext.stepping import Stepper
 from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
@@ -190,19 +190,24 @@ def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method, de
 def rehearse(
     settings: PretrainSettings, dataset: Dataset, device: torch.device, progress: Progress
 ) -> PretrainSettings:
-    """Turn minutes into steps by timing a few steps with views of each size, then thrown away."""
+    """Turn minutes into steps by timing a few steps, then thrown away."""
     assert settings.minutes is not None
-    rehearsed = settings.model_copy(update={"minutes": None, "steps": _REHEARSED_STEPS, "earlier_sizes": ()})
-    sizes = (*settings.earlier_sizes, settings.image_size)
-    seconds = statistics.mean(
-        seconds_per_step(rehearsed.model_copy(update={"image_size": size}), dataset, device) for size in sizes
-    )
-    steps = max(round(settings.minutes * 60 / seconds), 1)
+    seconds = seconds_per_step(settings, dataset, device)
+    steps = steps_within(settings.minutes, seconds)
     progress.say(f"{settings.minutes:g} minutes: {steps} steps of {seconds:.3g} s")
     return settings.model_copy(update={"minutes": None, "steps": steps})
 
 
 def seconds_per_step(settings: PretrainSettings, dataset: Dataset, device: torch.device) -> float:
+    """Time a few steps with views of each size that a run has, and take the mean."""
+    rehearsed = settings.model_copy(update={"minutes": None, "steps": _REHEARSED_STEPS, "earlier_sizes": ()})
+    sizes = (*settings.earlier_sizes, settings.image_size)
+    return statistics.mean(
+        _time_steps(rehearsed.model_copy(update={"image_size": size}), dataset, device) for size in sizes
+    )
+
+
+def _time_steps(settings: PretrainSettings, dataset: Dataset, device: torch.device) -> float:
     """Time the steps of a short run, the first ones excepted."""
     assert settings.steps is not None
     plan = plan_of(settings, dataset)

@@ -94,6 +94,11 @@ def warmup_fraction(step: int, warmup_steps: int) -> float:
     return min(step / warmup_steps, 1.0) if warmup_steps else 1.0
 
 
+def steps_within(minutes: float, seconds_per_step: float) -> int:
+    """Count the steps that fit into so many minutes, at least one."""
+    return max(round(minutes * 60 / seconds_per_step), 1)
+
+
 def rising_momentum(momentum: float, step: int, total_steps: int) -> float:
     """Momentum of a teacher that rises to 1 along half a cosine (BYOL, arXiv 2006.07733).
 

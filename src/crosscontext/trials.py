@@ -16,15 +16,14 @@ from crosscontext.errors import CrossContextError, SettingsError
 from crosscontext.evaluation import EvaluateSettings, annotation_of
 from crosscontext.machine import choose_device, keep_memory
 from crosscontext.planning import SESSION_FIELDS, PretrainSettings, settle
-from crosscontext.pretraining import rehearse
+from crosscontext.pretraining import seconds_per_step
 from crosscontext.results import digest
 from crosscontext.run_folder import write_atomically
+from crosscontext.schedules import steps_within
 from crosscontext.splits import open_parts
 from crosscontext.study_plan import StudyPlan, StudySettings
-from crosscontext.tracking import Silence
 
 _ROUNDS = 3  # of timing, in turn, where the number of steps depends on it
-_MINUTES = 60.0  # what the steps of are asked for: the more, the finer the answer
 _NO_SAY = SESSION_FIELDS | {"seed", *PretrainSettings.ONE_OF}
 
 
@@ -57,13 +56,15 @@ def try_out(study: StudySettings, plan: StudyPlan, tell: Callable[[str], None]) 
     keep_memory()
     complaints: list[str] = []
     settled: dict[str, PretrainSettings] = {}
-    datasets: dict[str, Dataset] = {}
+    datasets: dict[str, Dataset] = {}  # each is opened once
+    images: dict[str, Dataset] = {}
     for name, settings in plan.cells.items():
         try:
             key = digest(settings.data.model_dump(mode="json"))
             if key not in datasets:
                 datasets[key] = hold(settings.data.open().train, settings.hold_gigabytes)
-            settled[name] = settle(settings, datasets[key], lambda _: None)
+            images[name] = datasets[key]
+            settled[name] = settle(settings, images[name], lambda _: None)
         except CrossContextError as error:
             complaints.append(f"cell {name}: {error}")
     complaints += _unfit(plan.evaluations, next(iter(plan.cells.values())))
@@ -76,8 +77,8 @@ def try_out(study: StudySettings, plan: StudyPlan, tell: Callable[[str], None]) 
                 continue
             tell(f"trying out {name}")
             try:
-                dataset = datasets[digest(plan.cells[name].data.model_dump(mode="json"))]
-                new.setdefault(_key(settings), []).append(_seconds_per_step(settings, dataset))
+                timed = seconds_per_step(settings, images[name], choose_device(settings.device))
+                new.setdefault(_key(settings), []).append(timed)
             except CrossContextError as error:
                 complaints.append(f"cell {name}: {error}")
     if complaints:
@@ -96,19 +97,11 @@ def _unfit(evaluations: tuple[EvaluateSettings, ...], of_cells: PretrainSettings
             yield f"evaluation {number}: {error}"
 
 
-def _seconds_per_step(settings: PretrainSettings, dataset: Dataset) -> float:
-    length = {"minutes": _MINUTES, "steps": None}
-    device = choose_device(settings.device)
-    steps = rehearse(settings.model_copy(update=length), dataset, device, Silence()).steps
-    assert steps is not None
-    return 60 * _MINUTES / steps
-
-
-def _trial(settings: PretrainSettings, seconds_per_step: float) -> Trial:
+def _trial(settings: PretrainSettings, seconds: float) -> Trial:
     if settings.steps is not None:
-        return Trial(settings.steps, seconds_per_step)
+        return Trial(settings.steps, seconds)
     assert settings.minutes is not None
-    return Trial(max(round(60 * settings.minutes / seconds_per_step), 1), seconds_per_step)
+    return Trial(steps_within(settings.minutes, seconds), seconds)
 
 
 def _key(settings: PretrainSettings) -> str:
