@@ -12,7 +12,7 @@ from torch.utils.data import Dataset as TorchDataset
 from bench.harness import CannotMeasureError
 from crosscontext.datasets import Dataset, FolderSettings, NamedSettings, ShapesSettings, Splits
 from crosscontext.datasets.arrays import ArrayDataset
-from crosscontext.datasets.folder import FolderDataset
+from crosscontext.datasets.files import ImageFiles
 from crosscontext.datasets.named import DATA_DIR_VARIABLE
 from crosscontext.datasets.subset import Subset
 from crosscontext.randomness import permutation
@@ -46,7 +46,7 @@ def cifar10() -> Splits:
     return NamedSettings(dataset="cifar10").open()
 
 
-def photographs() -> FolderDataset:
+def photographs() -> ImageFiles:
     """Open the folder `photos` of `CROSSCONTEXT_DATA_DIR`: JPEG files of photographs, side by side.
 
     Raises:
@@ -59,7 +59,7 @@ def photographs() -> FolderDataset:
             f"{DATA_DIR_VARIABLE} is not set: its sub-folder photos must hold photographs. Set it."
         )
     train = FolderSettings.model_validate({"path": f"{root}/photos"}).open().train
-    assert isinstance(train, FolderDataset)
+    assert isinstance(train, ImageFiles)
     return train
 
 

@@ -10,10 +10,15 @@ from PIL import Image
 
 from crosscontext.datasets.arrays import ArrayDataset
 from crosscontext.datasets.contract import Dataset, Labels
+from crosscontext.datasets.files import ImageFiles
 from crosscontext.datasets.folder import FolderSettings
 from crosscontext.datasets.held import HeldDataset
+from crosscontext.datasets.masks import MasksSettings
 from crosscontext.datasets.shapes import ShapesSettings
 from crosscontext.datasets.subset import Subset
+from crosscontext.datasets.voc import VocSettings
+from drawn import draw_set
+from drawn_masks import write_set
 
 
 class Unknown(Dataset):
@@ -72,6 +77,17 @@ def test_files_are_not_read(folder: Path) -> None:
 def test_a_file_that_is_gone_is_left_to_decoding(folder: Path) -> None:
     (folder / "9.png").symlink_to("nowhere")
     assert of(folder) is not None
+
+
+def test_files_are_recognised_whatever_is_known_of_them(tmp_path: Path) -> None:
+    boxed = VocSettings(path=draw_set(tmp_path / "boxes", train=2, test=1)).open().train
+    masked = MasksSettings(path=write_set(tmp_path / "masks", train=2, test=1)).open().train
+    for dataset in (boxed, masked):
+        assert isinstance(dataset, ImageFiles)
+        before = dataset.fingerprint()
+        assert before == ImageFiles(dataset.root, dataset.names).fingerprint()
+        os.utime(dataset.root / dataset.names[0], ns=(1, 1))
+        assert dataset.fingerprint() != before
 
 
 def test_arrays_are_recognised_by_every_byte_by_shape_and_by_names() -> None:

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from crosscontext.datasets.contract import BoxDataset, Boxes, Reduction
-from crosscontext.datasets.decoding import decode, decode_pixels
+from crosscontext.datasets.contract import BoxDataset, Boxes
+from crosscontext.datasets.files import ImageFiles
 from crosscontext.errors import DataError
-from crosscontext.shapes import Bool, Float64, UInt8
+from crosscontext.shapes import Bool, Float64
 
 INSIDE_SHARE = 0.5
 """Share of its area that a box must have inside the image; boxes at the edge of photographs often reach a
@@ -21,7 +20,7 @@ little beyond it, and boxes of another image are mostly outside."""
 _NAMED_AT_MOST = 3
 
 
-class BoxedFiles(BoxDataset):
+class BoxedFiles(ImageFiles, BoxDataset):
     """Image files, each decoded when it is asked for, and their boxes.
 
     Args:
@@ -51,8 +50,8 @@ class BoxedFiles(BoxDataset):
                 f"{len(missing)} of {len(names)} annotated images are not in {root}: "
                 f"{', '.join(missing[:_NAMED_AT_MOST])}. Add the files, or take them out of the annotation."
             )
-        self._root, self._boxes, self._class_names = root, boxes, class_names
-        self.names, self.left_out = names, left_out
+        super().__init__(root, names)
+        self._boxes, self._class_names, self.left_out = boxes, class_names, left_out
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -62,14 +61,6 @@ class BoxedFiles(BoxDataset):
     def boxes(self, index: int) -> Boxes:
         """Look up the boxes of one image."""
         return self._boxes[index]
-
-    def image(self, index: int) -> Image.Image:
-        """Decode one file."""
-        return decode(self._root / self.names[index], self.names[index])
-
-    def pixels(self, index: int, reduction: Reduction | None = None) -> UInt8[np.ndarray, "H W 3"]:
-        """Decode one file as an array; a JPEG file as small as may be."""
-        return decode_pixels(self._root / self.names[index], self.names[index], reduction)
 
 
 def inside(

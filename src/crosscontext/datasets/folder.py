@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
-from crosscontext.datasets import fingerprints
-from crosscontext.datasets.contract import Dataset, Labels, Reduction, Splits
-from crosscontext.datasets.decoding import EXTENSIONS, decode, decode_pixels
+from crosscontext.datasets.contract import Labels, Splits
+from crosscontext.datasets.decoding import EXTENSIONS
+from crosscontext.datasets.files import ImageFiles
 from crosscontext.errors import DataError
 from crosscontext.settings import AbsolutePath, Settings
-from crosscontext.shapes import UInt8
 
 _TRAIN = "train"
 _TESTS = ("test", "val", "valid", "validation")  # the first one that is there is the test part
@@ -45,27 +43,6 @@ class FolderSettings(Settings):
         parts = [[name for name in names if name.startswith(f"{part}/")] for part in part_names]
         train, *tests = _datasets(self.path, parts, depth=1)
         return Splits(train, tests[0] if tests else None)
-
-
-class FolderDataset(Dataset):
-    """Image files, each decoded when it is asked for."""
-
-    def __init__(self, root: Path, names: Sequence[str], labels: Labels | None) -> None:
-        self.root = root
-        self.names = names
-        self.labels = labels
-
-    def fingerprint(self) -> str:
-        """Identify the files by names, sizes and times of change."""
-        return fingerprints.of_files(self.root, self.names)
-
-    def image(self, index: int) -> Image.Image:
-        """Decode one file; see `decode` for what becomes of unusual ones."""
-        return decode(self.root / self.names[index], self.names[index])
-
-    def pixels(self, index: int, reduction: Reduction | None = None) -> UInt8[np.ndarray, "H W 3"]:
-        """Decode one file as an array; a JPEG file as small as may be."""
-        return decode_pixels(self.root / self.names[index], self.names[index], reduction)
 
 
 def _image_names(root: Path) -> list[str]:
@@ -142,7 +119,7 @@ def _part_names(root: Path, names: Sequence[str]) -> list[str] | None:
     return None
 
 
-def _datasets(root: Path, parts: Sequence[Sequence[str]], *, depth: int) -> list[FolderDataset]:
+def _datasets(root: Path, parts: Sequence[Sequence[str]], *, depth: int) -> list[ImageFiles]:
     """Label the images of each part by their folder at `depth`; all parts share the same classes."""
     have_classes = [all(name.count("/") > depth for name in part) for part in parts]
     class_names = sorted(
@@ -155,7 +132,7 @@ def _datasets(root: Path, parts: Sequence[Sequence[str]], *, depth: int) -> list
         if has_classes and len(class_names) > 1:
             classes = np.fromiter((number[_folder(name, depth)] for name in part), np.int64, len(part))
             labels = Labels(tuple(class_names), classes)
-        datasets.append(FolderDataset(root, part, labels))
+        datasets.append(ImageFiles(root, part, labels))
     return datasets
 
 

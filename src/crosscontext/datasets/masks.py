@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 
-from crosscontext.datasets.contract import IGNORED, MaskDataset, Reduction, Splits
-from crosscontext.datasets.decoding import EXTENSIONS, decode, decode_numbers, decode_pixels
+from crosscontext.datasets.contract import IGNORED, MaskDataset, Splits
+from crosscontext.datasets.decoding import EXTENSIONS, decode_numbers
+from crosscontext.datasets.files import ImageFiles
 from crosscontext.errors import DataError, ImageError
 from crosscontext.settings import AbsolutePath, Settings
 from crosscontext.shapes import UInt8
@@ -81,12 +81,11 @@ def is_mask_folder(path: Path) -> bool:
     return False
 
 
-class MaskFolder(MaskDataset):
+class MaskFolder(ImageFiles, MaskDataset):
     """Image files and their masks, each decoded when it is asked for."""
 
     def __init__(self, root: Path, pairs: Sequence[tuple[str, str]], meaning: "_Meaning") -> None:
-        self.root = root
-        self.names = [image for image, _ in pairs]
+        super().__init__(root, [image for image, _ in pairs])
         self._masks = [mask for _, mask in pairs]
         self._meaning = meaning
 
@@ -98,14 +97,6 @@ class MaskFolder(MaskDataset):
             DataError: `classes.txt` cannot be understood, or no class is left.
         """
         return self._meaning.table.class_names
-
-    def image(self, index: int) -> Image.Image:
-        """Decode one file; see `decode` for what becomes of unusual ones."""
-        return decode(self.root / self.names[index], self.names[index])
-
-    def pixels(self, index: int, reduction: Reduction | None = None) -> UInt8[np.ndarray, "H W 3"]:
-        """Decode one file as an array; a JPEG file as small as may be."""
-        return decode_pixels(self.root / self.names[index], self.names[index], reduction)
 
     def mask(self, index: int) -> UInt8[np.ndarray, "H W"]:
         """Decode one mask, and number its classes from 0."""
