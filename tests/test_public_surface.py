@@ -9,6 +9,7 @@ import crosscontext
 
 PUBLIC = [
     "CompareSettings",
+    "CrossContextEncoder",
     "Encoder",
     "EvaluateSettings",
     "PretrainSettings",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from crosscontext.comparison import CompareSettings, compare
     from crosscontext.encoders import Encoder, save_encoder
     from crosscontext.encoders import load_encoder as load
+    from crosscontext.estimator import CrossContextEncoder
     from crosscontext.evaluation import EvaluateSettings, evaluate
     from crosscontext.features import extract
     from crosscontext.planning import PretrainSettings
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompareSettings",
+    "CrossContextEncoder",
     "Encoder",
     "EvaluateSettings",
     "PretrainSettings",
@@ -36,6 +38,7 @@ __all__ = [
 
 _HOMES = {
     "CompareSettings": "comparison:CompareSettings",
+    "CrossContextEncoder": "estimator:CrossContextEncoder",
     "Encoder": "encoders:Encoder",
     "EvaluateSettings": "evaluation:EvaluateSettings",
     "PretrainSettings": "planning:PretrainSettings",
