@@ -11,8 +11,9 @@ demo: $(VENV)/installed
 	$(BIN)/crosscontext pretrain demo --out $(DEMO) --overwrite $(OPTIONS)
 	$(BIN)/crosscontext evaluate $(DEMO)
 
+# One thread each, since OpenMP threads of several processes wait for each other.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 	$(MAKE) demo DEMO=runs/demo-short OPTIONS="--steps 60"
 
 test-fast: $(VENV)/installed
