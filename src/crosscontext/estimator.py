@@ -24,12 +24,13 @@ from crosscontext.encoders import Encoder, load_encoder, save_encoder
 from crosscontext.errors import DataError, ImageError
 from crosscontext.features import extract
 from crosscontext.layers import Layer, resolve
+from crosscontext.machine import Device, choose_device
 from crosscontext.planning import PretrainSettings
 from crosscontext.pretraining import pretrain
 from crosscontext.shapes import Float32
 from crosscontext.tracking import Silence, console_progress
 
-Images: TypeAlias = "str | PathLike[str] | np.ndarray | Sequence[Image.Image] | Sequence[str | PathLike[str]]"
+Images: TypeAlias = "str | PathLike[str] | np.ndarray | Sequence[Image.Image | str | PathLike[str]]"
 """Path of an image folder or name of a data set; or bytes of shape (N, H, W) or (N, H, W, 3); or pictures of
 any sizes; or paths of image files."""
 
@@ -42,8 +43,8 @@ _TAKEN = (
 class CrossContextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
     """A visual backbone that is pretrained on the images it is fitted to, without labels.
 
-    What is not among the parameters is among `settings`, under the names of the command line; those that
-    are None are left to `settings` and to its defaults.
+    What is not among the parameters goes into `settings`, under the names of the command line; those that are
+    None are left to their defaults.
 
     Args:
         method: objective: cgh, or one of its relatives.
@@ -56,7 +57,8 @@ class CrossContextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         random_state: decides the first weights, the order of the images and all augmentations.
         device: where to train and to compute features; by default the first GPU, else the CPU.
         workers: threads that decode images.
-        settings: further settings of `crosscontext pretrain`, nested as in a recipe.
+        settings: further settings of `crosscontext pretrain`, nested as in a recipe; they win over
+            the others.
         out: run folder to keep; by default the run is thrown away once the encoder is there. Images that are
             given as an array or as pictures are never kept in it.
         verbose: show how training goes on.
@@ -76,7 +78,7 @@ class CrossContextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         steps: int | None = None,
         minutes: float | None = None,
         random_state: int | None = None,
-        device: str | None = None,
+        device: Device | None = None,
         workers: int = 2,
         settings: Mapping[str, object] | None = None,
         out: str | PathLike[str] | None = None,
@@ -126,7 +128,7 @@ class CrossContextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
                 "data": data,
             }
             given = {name: value for name, value in named.items() if value is not None}
-            layers = [Layer("settings", self.settings or {}), Layer("the parameters", given)]
+            layers = [Layer("the parameters", given), Layer("settings", self.settings or {})]
             with console_progress() if self.verbose else nullcontext(Silence()) as progress:
                 folder = pretrain(resolve(PretrainSettings, layers), progress)
             self.encoder_: Encoder = load_encoder(folder.path)
@@ -144,7 +146,8 @@ class CrossContextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             ImageError: an image cannot be read, so that rows would be missing.
         """
         check_is_fitted(self)
-        features = extract(self.encoder_, _dataset(X), batch_size=256, workers=self.workers)
+        encoder = self.encoder_.to(choose_device(self.device or "auto"))
+        features = extract(encoder, _dataset(X), batch_size=256, workers=self.workers)
         if features.skipped:
             raise ImageError(next(iter(features.skipped.values())))
         return features.values.numpy()
