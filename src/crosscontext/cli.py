@@ -97,7 +97,7 @@ def pretrain(arguments: Sequence[str]) -> None:
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """Score the encoder of a run, next to references such as raw pixels."""
+    """Score the encoder of a run beside references, e.g. raw pixels."""
     from rich.console import Console
 
     from crosscontext.commandline import Verb, answer, parse
@@ -153,7 +153,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 
 def study(arguments: Sequence[str]) -> None:
-    """Run methods × settings × seeds under one budget, and compare them."""
+    """Run methods × settings × seeds under one budget; compare them."""
     from crosscontext.commandline import Verb, answer, parse
     from crosscontext.layers import Layer, resolve
     from crosscontext.recipes import find_recipe, recipe_layers, recipes_known
