@@ -19,6 +19,7 @@ BENCHMARKS = (
     "inference",
     "probe",
     "scaling",
+    "faults",
     "time_to_accuracy",
 )
 WITHOUT_SHORT_FORM = ("time_to_accuracy",)

@@ -2,13 +2,14 @@ import os
 import resource
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from crosscontext.backbones import ResNetSettings
-from crosscontext.checkpoints import KEYS, load_checkpoint, save_checkpoint
+from crosscontext.checkpoints import KEYS, damage_of, fall_back, load_checkpoint, save_checkpoint
 from crosscontext.contexts import ContextSettings
 from crosscontext.errors import CheckpointError, RunFolderError
 from crosscontext.memory import MemorySettings
@@ -106,7 +107,7 @@ def test_the_checkpoint_before_the_last_is_kept_and_no_other(folder: RunFolder) 
 def test_what_a_crash_has_left_is_not_in_the_way(folder: RunFolder) -> None:
     method, optimizer = training()
     save_checkpoint(folder, method, optimizer, step=1)
-    folder.checkpoint.with_suffix(".kept").hardlink_to(folder.checkpoint)  # killed between two lines
+    folder.previous_checkpoint.with_suffix(".kept").hardlink_to(folder.checkpoint)  # killed between two lines
     save_checkpoint(folder, method, optimizer, step=2)
     assert torch.load(folder.previous_checkpoint, weights_only=True)["step"] == 1
 
@@ -140,15 +141,82 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(folder: RunFolder, free: i
 
 
 @pytest.mark.parametrize("kept", [0, 10, 5000, -20])
-def test_a_damaged_checkpoint_points_to_the_one_before(folder: RunFolder, kept: int) -> None:
+def test_a_truncated_checkpoint_gives_way_to_the_one_before_and_is_kept(folder: RunFolder, kept: int) -> None:
     method, optimizer = training()
     for step in (1, 2):
         save_checkpoint(folder, method, optimizer, step)
-    folder.checkpoint.write_bytes(folder.checkpoint.read_bytes()[:kept])
-    with pytest.raises(CheckpointError, match=r"is damaged: .* Rename previous\.ckpt to last\.ckpt"):
+    damaged = folder.checkpoint.read_bytes()[:kept]
+    folder.checkpoint.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="is damaged: "):
         load_checkpoint(folder, method, optimizer)
-    folder.previous_checkpoint.replace(folder.checkpoint)
+    told: list[str] = []
+    fall_back(folder, told.append)
     assert load_checkpoint(folder, method, optimizer) == 1
+    assert folder.damaged_checkpoint.read_bytes() == damaged
+    assert len(told) == 1
+    assert "last.ckpt is damaged: " in told[0]
+    assert "kept as damaged.ckpt; going on from the checkpoint before it" in told[0]
+    save_checkpoint(folder, method, optimizer, 2)
+    fall_back(folder, told.append)
+    assert load_checkpoint(folder, method, optimizer) == 2
+    assert len(told) == 1
+
+
+def test_a_flipped_bit_is_found_or_changes_nothing(folder: RunFolder) -> None:
+    method, optimizer = training()
+    save_checkpoint(folder, method, optimizer, step=1)
+    whole = folder.checkpoint.read_bytes()
+    state = torch.load(folder.checkpoint, weights_only=True)
+    spoiled, generator = folder.path / "spoiled.ckpt", np.random.default_rng(0)
+    inside = generator.integers(0, len(whole), 150)  # mostly tensors
+    ends = [*generator.integers(0, 2000, 100), *(len(whole) - generator.integers(1, 5000, 100))]
+    found = 0
+    for place in map(int, [*inside, *ends]):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        spoiled.write_bytes(content)
+        if damage_of(spoiled) is not None:
+            found += 1
+        else:
+            assert same(torch.load(spoiled, weights_only=True), state), place
+    assert found > 150
+
+
+def test_a_flipped_bit_in_a_tensor_goes_unseen_by_pytorch_and_is_found_here(folder: RunFolder) -> None:
+    method, optimizer = training()
+    for step in (1, 2):
+        save_checkpoint(folder, method, optimizer, step)
+    content = bytearray(folder.checkpoint.read_bytes())
+    weights = next(p for p in method.student.parameters() if p.ndim > 1).detach().numpy().tobytes()
+    content[content.index(weights)] ^= 1
+    folder.checkpoint.write_bytes(content)
+    assert load_checkpoint(folder, method, optimizer) == 2
+    told: list[str] = []
+    fall_back(folder, told.append)
+    assert load_checkpoint(folder, method, optimizer) == 1
+    assert "checksum" in told[0] or "CRC" in told[0]
+
+
+def test_a_last_checkpoint_that_is_gone_gives_way_too(folder: RunFolder) -> None:
+    method, optimizer = training()
+    for step in (1, 2):
+        save_checkpoint(folder, method, optimizer, step)
+    folder.checkpoint.unlink()
+    folder.check(resume=True, overwrite=False)
+    fall_back(folder, lambda _: None)
+    assert load_checkpoint(folder, method, optimizer) == 1
+    assert not folder.damaged_checkpoint.exists()
+
+
+def test_two_damaged_checkpoints_are_refused_and_stay(folder: RunFolder) -> None:
+    method, optimizer = training()
+    for step in (1, 2):
+        save_checkpoint(folder, method, optimizer, step)
+    for file in (folder.checkpoint, folder.previous_checkpoint):
+        file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(CheckpointError, match=r"is damaged: .* previous\.ckpt, is no better"):
+        fall_back(folder, lambda _: None)
+    assert folder.checkpoint.exists()
 
 
 @pytest.mark.parametrize(

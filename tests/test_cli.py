@@ -21,6 +21,7 @@ from crosscontext.preview import PreviewSettings
 from crosscontext.results import append_results
 from crosscontext.settings import Settings
 from crosscontext.studies import StudySettings
+from crosscontext.verification import VerifyResumeSettings
 from handmade import score
 
 SLOW_PACKAGES = ("torch", "torchvision", "timm", "numpy", "sklearn", "pydantic", "rich", "yaml")
@@ -257,6 +258,7 @@ def test_verbs_and_options_are_frozen() -> None:
         "evaluate": EvaluateSettings,
         "compare": CompareSettings,
         "study": StudySettings,
+        "verify-resume": VerifyResumeSettings,
         "views": PreviewSettings,
     }
     assert kinds.keys() == VERBS.keys()

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from crosscontext.errors import RunFolderError, SettingsError
 from crosscontext.layers import COMMAND_LINE, Layer, resolve
 from crosscontext.planning import PretrainSettings, settle
-from crosscontext.resuming import refuse_changes, saved_layer
+from crosscontext.resuming import continued, saved_layer
 from crosscontext.settings import dump_yaml
 
 GIVEN = {"data": {"name": "shapes", "num_train": 96}, "epochs": 2, "batch_size": 32}
@@ -20,13 +21,14 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def resumed(run: Path, values: dict[str, object]) -> PretrainSettings:
+def resumed(
+    run: Path, values: dict[str, object], say: Callable[[str], None] = lambda _: None
+) -> PretrainSettings:
     given = Layer(COMMAND_LINE, {"out": str(run), "resume": True, **values})
     saved = saved_layer([given])
     assert saved is not None
     settings = resolve(PretrainSettings, [saved, given])
-    refuse_changes(saved, settings)
-    return settings
+    return continued(saved, settings, say)
 
 
 def test_the_run_folder_alone_says_everything(run: Path) -> None:
@@ -57,6 +59,34 @@ def test_machine_and_session_may_change(run: Path) -> None:
 def test_another_result_is_refused_by_name(run: Path, values: dict[str, object], name: str) -> None:
     with pytest.raises(SettingsError, match=f"but {name} would differ from .*config.yaml"):
         resumed(run, values)
+
+
+def test_minutes_were_settled_when_the_run_began(run: Path) -> None:
+    told: list[str] = []
+    settings = resumed(run, {"minutes": 9}, told.append)
+    assert (settings.steps, settings.minutes) == (6, None)
+    assert told == [
+        "9 minutes are left out: the run's length was settled when it began, to 6 steps. --extend changes it."
+    ]
+    assert resumed(run, {"minutes": 9, "extend": True}).minutes == 9
+
+
+def test_length_and_learning_rate_may_change_where_that_is_asked_for(run: Path) -> None:
+    changes = {"epochs": 4, "optimizer": {"learning_rate": 0.01}}
+    with pytest.raises(SettingsError, match=r"steps, optimizer.learning_rate would differ .* with --extend"):
+        resumed(run, changes)
+    assert resumed(run, {**changes, "extend": True}).optimizer.learning_rate == 0.01
+
+
+@pytest.mark.parametrize("values", [{"batch_size": 16}, {"optimizer": {"weight_decay": 0.0}}, {"seed": 1}])
+def test_other_changes_are_refused_in_an_extension_too(run: Path, values: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="Leave that out, or start another run"):
+        resumed(run, {**values, "extend": True})
+
+
+def test_an_extension_without_resume_is_refused(run: Path) -> None:
+    with pytest.raises(SettingsError, match="Give --resume too"):
+        resolve(PretrainSettings, [Layer(COMMAND_LINE, {**GIVEN, "out": str(run), "extend": True})])
 
 
 def test_nothing_to_resume_names_the_missing_file(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def test_a_run_that_has_hardly_begun_can_be_replaced(used: RunFolder) -> None:
 
 def test_there_is_nothing_to_resume_without_a_checkpoint(used: RunFolder, tmp_path: Path) -> None:
     used.checkpoint.unlink()
+    used.previous_checkpoint.unlink()
     for folder in (used, RunFolder(tmp_path / "absent")):
         with pytest.raises(RunFolderError, match=r"no checkpoint .*last\.ckpt to resume from"):
             folder.check(resume=True, overwrite=False)

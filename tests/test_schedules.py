@@ -8,7 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 from crosscontext.schedules import (
     Duration,
     Plan,
+    Timespan,
     rising_momentum,
+    seconds_of,
     warmup_cosine,
     warmup_drops,
     warmup_fraction,
@@ -112,3 +114,17 @@ def test_a_rising_momentum_starts_as_set_is_half_way_at_half_time_and_ends_at_on
     assert rising_momentum(0.99, 300, 300) == 1
     rise = [rising_momentum(0.9, step, 300) for step in range(300)]
     assert rise == sorted(rise)
+
+
+@pytest.mark.parametrize(
+    ("timespan", "seconds"),
+    [("2h", 7200), ("90min", 5400), ("1h 30min", 5400), ("1.5 h", 5400), ("45s", 45), ("1h2min3s", 3723)],
+)
+def test_lengths_of_time_become_seconds(timespan: str, seconds: float) -> None:
+    assert seconds_of(TypeAdapter(Timespan).validate_python(timespan)) == seconds
+
+
+@pytest.mark.parametrize("text", ["", " ", "2", "2 hours", "1:30", "30min 1h", "-1h", "2 epochs"])
+def test_what_is_no_length_of_time_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(ValidationError, match="'1h 30min'"):
+        TypeAdapter(Timespan).validate_python(text)

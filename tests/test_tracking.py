@@ -152,7 +152,7 @@ def test_a_stopwatch_tells_work_from_waiting_and_leaves_out_pauses(monkeypatch: 
     watch.pause_over()  # 100 s for a checkpoint
     watch.data_arrived()
     watch.step_done(images=40)
-    assert watch.read() == {"time/images_per_second": 10.0, "time/data_wait": 0.25}
+    assert watch.read() == {"time/images_per_second": 10.0, "time/data_wait": 0.25, "time/paused": 100 / 108}
     watch.data_arrived()
     watch.step_done(images=8)
-    assert watch.read() == {"time/images_per_second": 2.0, "time/data_wait": 0.5}
+    assert watch.read() == {"time/images_per_second": 2.0, "time/data_wait": 0.5, "time/paused": 0.0}

@@ -74,7 +74,7 @@ def pretrain(arguments: Sequence[str]) -> None:
     from crosscontext.pretraining import PretrainSettings
     from crosscontext.pretraining import pretrain as run
     from crosscontext.recipes import recipe_layers, recipes_known
-    from crosscontext.resuming import refuse_changes, saved_layer
+    from crosscontext.resuming import continued, saved_layer
     from crosscontext.tracking import console_progress
 
     summary = f"{pretrain.__doc__}\n{recipes_known('pretrain')}"
@@ -90,14 +90,14 @@ def pretrain(arguments: Sequence[str]) -> None:
         return
     settings = resolve(PretrainSettings, layers)
     if saved is not None:
-        refuse_changes(saved, settings)
+        settings = continued(saved, settings, _notify)
     with console_progress() as progress:
         folder = run(settings, progress)
     print(f"encoder: {folder.encoder}")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """Score the encoder of a run, next to references such as raw pixels."""
+    """Score the encoder of a run beside references, e.g. raw pixels."""
     from rich.console import Console
 
     from crosscontext.commandline import Verb, answer, parse
@@ -153,7 +153,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 
 def study(arguments: Sequence[str]) -> None:
-    """Run methods × settings × seeds under one budget, and compare them."""
+    """Run methods × settings × seeds under one budget; compare them."""
     from crosscontext.commandline import Verb, answer, parse
     from crosscontext.layers import Layer, resolve
     from crosscontext.recipes import find_recipe, recipe_layers, recipes_known
@@ -188,6 +188,25 @@ def study(arguments: Sequence[str]) -> None:
     print(f"results: {settings.out}")
 
 
+def verify_resume(arguments: Sequence[str]) -> None:
+    """Check, bit by bit, that a killed run goes on unharmed."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.layers import resolve
+    from crosscontext.recipes import recipe_layers, recipes_known
+    from crosscontext.verification import VerifyResumeSettings
+    from crosscontext.verification import verify_resume as run
+
+    summary = f"{verify_resume.__doc__}\n{recipes_known('pretrain')}"
+    verb = Verb("crosscontext verify-resume [RECIPE] [OPTIONS]", summary, VerifyResumeSettings)
+    line = parse(arguments, verb)
+    _refuse(line.positionals[1:])
+    layers = (*recipe_layers("pretrain", line.positionals), *line.layers)
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    print(run(resolve(VerifyResumeSettings, layers), _notify))
+
+
 def views(arguments: Sequence[str]) -> None:
     """Draw a few images with their views."""
     from crosscontext.commandline import Verb, answer, parse
@@ -208,6 +227,7 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "study": study,
+    "verify-resume": verify_resume,
     "views": views,
 }
 """What the program can do, by the word that asks for it."""
@@ -234,7 +254,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {name:12}{function.__doc__}" for name, function in VERBS.items())
+    verbs = "\n".join(f"  {name:14}{function.__doc__}" for name, function in VERBS.items())
     return (
         "usage: crosscontext VERB [OPTIONS]\n\n"
         "Turn a folder of unlabelled images into a visual backbone,\n"

@@ -39,7 +39,26 @@ class CheckpointError(CrossContextError, ValueError):
 
 
 class NonFiniteError(CrossContextError, ArithmeticError):
-    """A loss term became NaN or infinite; the last good checkpoint is kept."""
+    """A loss, a gradient, weights or features became NaN or infinite; the last good checkpoint is kept."""
+
+    def __init__(self, message: str, step: int | None = None):
+        super().__init__(message)
+        self.step = step
+        """The step that did it, where it was one."""
+
+
+class CollapseError(CrossContextError):
+    """The features have collapsed: going on would be a waste. The checkpoint is saved."""
+
+    exit_code = 3
+
+
+class ShortOfMemoryError(CrossContextError):
+    """A thread that prepares images found no memory; the last checkpoint is kept."""
+
+
+class ResumeError(CrossContextError):
+    """A run that was killed and resumed does not equal one that was not, or could not be compared."""
 
 
 class StudyError(CrossContextError):

@@ -17,7 +17,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from crosscontext.datasets.contract import Dataset
-from crosscontext.errors import DataError, ImageError
+from crosscontext.errors import DataError, ImageError, ShortOfMemoryError
 from crosscontext.machine import start_threads
 from crosscontext.randomness import permutation
 from crosscontext.resampling import SMALL, empty_crops
@@ -81,6 +81,9 @@ class Loader:
 
     steps_per_epoch: int
 
+    names: Sequence[str]
+    """Of the images, by index."""
+
     def __init__(
         self,
         dataset: Dataset,
@@ -100,6 +103,7 @@ class Loader:
                 f"set the batch size to {num_images} or less, or add images."
             )
         self.steps_per_epoch = num_images // batch_size
+        self.names = dataset.names
         self._dataset = dataset
         self._settings = views_settings
         self._views = [(name, copy) for name, number in counts.items() for copy in range(number)]
@@ -131,6 +135,7 @@ class Loader:
 
         Raises:
             DataError: more than 5 % of the data set is unreadable.
+            ShortOfMemoryError: there is no memory for an image or its views.
         """
         if self._workers == 0:
             for step in range(start, stop):
@@ -175,10 +180,20 @@ class Loader:
 
     def _fill(self, batch: Batch, part: slice) -> None:
         """Make the crops of a part of a batch, on a CPU the views, too."""
-        self._read_and_cut(batch, range(self._batch_size)[part])
-        if batch.views:
-            crops, views = _rows(batch.crops, part), _rows(batch.views, part)
-            finish_views(crops, batch.indices[part], self._settings, self._seed, batch.epoch, views)
+        try:
+            self._read_and_cut(batch, range(self._batch_size)[part])
+            if batch.views:
+                crops, views = _rows(batch.crops, part), _rows(batch.views, part)
+                finish_views(crops, batch.indices[part], self._settings, self._seed, batch.epoch, views)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # PyTorch's own words
+                raise
+            told = " ".join([f"{str(error) or 'out of memory'}.", *getattr(error, "__notes__", ())])
+            raise ShortOfMemoryError(
+                f"No memory was left to prepare the images of step {batch.step}: {told} Use fewer --workers "
+                f"(there are {self._workers}) and go on with --resume, or begin again with a smaller "
+                "--hold-gigabytes."
+            ) from error
 
     def _complete(self, batch: Batch) -> Batch:
         """Add what needs the whole batch: the views on a device that is not the CPU, and labels."""

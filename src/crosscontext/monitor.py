@@ -54,8 +54,10 @@ class Monitor:
             NonFiniteError: weights have grown so large that features overflow.
         """
         features = extract(encoder, self._part, self._batch_size, self._workers)
+        rank = rankme(features.values)
         scalars = {
-            "health/rankme": rankme(features.values),
+            "health/rankme": rank,
+            "health/rankme_share": rank / min(features.values.shape),
             "health/feature_std": feature_std(features.values),
         }
         if features.classes is not None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crosscontext.backbones import BackboneSettings, ResNetSettings
 from crosscontext.datasets import DatasetSettings
@@ -23,16 +23,23 @@ from crosscontext.machine import (
 from crosscontext.methods import CGHSettings, MethodSettings
 from crosscontext.monitor import MonitorSettings
 from crosscontext.optimizers import OptimizerSettings
-from crosscontext.schedules import Duration, Plan
+from crosscontext.rollback import NonFinitePolicy
+from crosscontext.schedules import Duration, Plan, Timespan
 from crosscontext.settings import Settings
+from crosscontext.verdict import CollapseSettings
 from crosscontext.views import ViewsSettings
 from crosscontext.views import resolve as resolve_views
 
 _USUAL_SIZES = (32, 48, 64, 96, 128, 160, 224)
 _DEFAULT_EPOCHS = 200.0
 
-SESSION_FIELDS = frozenset({"out", "threads", "workers", "device", "resume", "overwrite", "stop_after"})
-"""Fields of a run that concern the machine and the session, not the result."""
+SESSION_FIELDS = frozenset(
+    {
+        *("out", "threads", "workers", "device", "resume", "overwrite", "extend", "stop_after", "time_limit"),
+        *("collapse", "on_nonfinite", "rollbacks"),
+    }
+)
+"""Fields of a run that concern the machine, the session and its accidents, not the result."""
 
 
 class PretrainSettings(Settings):
@@ -97,6 +104,20 @@ class PretrainSettings(Settings):
     stop_after: Duration | None = None
     """Stop this session after so long, with a checkpoint and exit code 75; --resume goes on."""
 
+    time_limit: Timespan | None = None
+    """Stop this session before it has lasted so long, e.g. 2h or 90min, with a checkpoint and exit code 75;
+    --resume goes on."""
+
+    collapse: CollapseSettings = CollapseSettings()
+    """When the features count as collapsed, which ends the run."""
+
+    on_nonfinite: NonFinitePolicy = "stop"
+    """What a loss or gradient that is not a number does: stop, or go back to the last checkpoint and on
+    without the step. Its batch is kept in the folder nonfinite either way."""
+
+    rollbacks: int = Field(3, ge=1)
+    """Steps that may be skipped so, in the whole run."""
+
     device: Device = "auto"
     """Where to train; auto: the first GPU, else the CPU."""
 
@@ -125,6 +146,15 @@ class PretrainSettings(Settings):
 
     overwrite: bool = False
     """Replace the run in the run folder."""
+
+    extend: bool = False
+    """With resume: another length, learning rate or warm-up is taken, and the new schedule is shown."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "PretrainSettings":
+        if self.extend and not self.resume:
+            raise ValueError("extend changes a run that is there. Give --resume too, or leave it out.")
+        return self
 
     def image_size_at(self, step: int) -> int:
         """Side of the views in one step, in pixels; the settings are settled."""

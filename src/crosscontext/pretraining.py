@@ -3,29 +3,31 @@
 planning, loading, method, optimiser → **pretraining** → run folder
 """
 
-import json
 import statistics
 import time
 
 import torch
 from torch.optim import Optimizer
 
-from crosscontext.checkpoints import load_checkpoint, save_checkpoint
+from crosscontext.checkpoints import fall_back, load_checkpoint, save_checkpoint
 from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.held import hold
 from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encoder
-from crosscontext.errors import StoppedEarlyError
-from crosscontext.interruption import Interruption
+from crosscontext.errors import NonFiniteError
+from crosscontext.extending import extend, write_settings
+from crosscontext.interruption import Session, TimeLimit
 from crosscontext.loading import Loader
-from crosscontext.machine import choose_device, describe_machine, keep_memory
-from crosscontext.methods import Method, Outcome
+from crosscontext.locking import locked
+from crosscontext.machine import choose_device, keep_memory
+from crosscontext.methods import Method
 from crosscontext.monitor import Monitor
 from crosscontext.planning import PretrainSettings, plan_of, settle
-from crosscontext.run_folder import RunFolder, write_atomically
+from crosscontext.rollback import Rollbacks
+from crosscontext.run_folder import RunFolder
 from crosscontext.schedules import Plan, steps_within
-from crosscontext.settings import dump_yaml
-from crosscontext.stepping import Stepper
+from crosscontext.stepping import Stepper, scalars_of
 from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
+from crosscontext.verdict import Judge
 from crosscontext.winograd import train_by_winograd
 
 __all__ = ["PretrainSettings", "pretrain"]
@@ -46,18 +48,26 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
     Raises:
         SettingsError: settings contradict each other or the data.
         DataError: there are too few images that can be read.
-        RunFolderError: the run folder is taken, or cannot be written.
+        RunFolderError: the run folder is taken, in use, or cannot be written.
         CheckpointError: there is nothing to resume from, or it does not fit.
         NonFiniteError: the loss is no longer a number; the last good checkpoint stays.
+        CollapseError: all images get nearly the same features.
+        ShortOfMemoryError: there is no memory for images; the last checkpoint stays.
         StoppedEarlyError: the session has ended as asked; the run can be resumed.
         InterruptedRunError: a signal has ended the session; the run can be resumed.
     """
-    progress = progress or Silence()
+    limit = TimeLimit(settings.time_limit)
+    folder, progress = RunFolder(settings.out), progress or Silence()
+    with locked(folder, progress.say):
+        _pretrain(settings, folder, limit, progress)
+    return folder
+
+
+def _pretrain(settings: PretrainSettings, folder: RunFolder, limit: TimeLimit, progress: Progress) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     keep_memory()
     device = choose_device(settings.device)
-    folder = RunFolder(settings.out)
     folder.check(resume=settings.resume, overwrite=settings.overwrite)
 
     dataset = hold(settings.data.open().train, settings.hold_gigabytes)
@@ -68,24 +78,31 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
     method = build_method(settings, plan, device)
     optimizer = settings.optimizer.build(method.student)
     loader = make_loader(settings, dataset, method, device)
+    folder.sweep()
     if settings.resume:
+        fall_back(folder, progress.say)
         step = load_checkpoint(folder, method, optimizer)
+        if settings.extend:
+            extend(folder, settings, plan, step, progress.say)
     else:
         step = 0
         folder.claim()  # from here on an earlier run is gone
-        session = {"resume": False, "overwrite": False, "stop_after": None}
-        config = dump_yaml(settings.model_copy(update=session))
-        machine = json.dumps(describe_machine(device), indent=1)
-        write_atomically(folder.config, lambda file: file.write(config.encode()))
-        write_atomically(folder.environment, lambda file: file.write(machine.encode()))
+        write_settings(folder, settings, device)
+        save_checkpoint(folder, method, optimizer, step)  # from here on a killed run can be resumed
     monitor = Monitor(settings.monitor, dataset, settings.seed, settings.batch_size, settings.workers)
-    train(settings, plan, loader, method, optimizer, monitor, step, folder, progress)
-    return folder
+    rollbacks = Rollbacks(folder, settings.on_nonfinite, settings.rollbacks, progress.say)
+    session = Session(plan, step, settings.stop_after, limit)
+    while True:
+        try:
+            train(settings, loader, method, optimizer, monitor, step, folder, progress, session, rollbacks)
+            return
+        except NonFiniteError as error:
+            rollbacks.answer(error, loader)
+            step = load_checkpoint(folder, method, optimizer)
 
 
 def train(
     settings: PretrainSettings,
-    plan: Plan,
     loader: Loader,
     method: Method,
     optimizer: Optimizer,
@@ -93,12 +110,12 @@ def train(
     step: int,
     folder: RunFolder,
     progress: Progress,
+    session: Session,
+    rollbacks: Rollbacks,
 ) -> None:
     """Run all steps from `step` on; what happens in a run happens here."""
-    metrics = MetricsFile(folder.metrics, first_step=step + 1)
-    stop = plan.total_steps
-    if settings.stop_after is not None:
-        stop = min(stop, step + max(plan.steps(settings.stop_after), 1))
+    plan, metrics = session.plan, MetricsFile(folder.metrics, first_step=step + 1)
+    judge = Judge(settings.collapse, plan, metrics.kept, progress.say)
     log_every, monitor_every, checkpoint_every = (
         max(plan.steps(duration), 1)
         for duration in (settings.log_every, settings.monitor.every, settings.checkpoint_every)
@@ -107,19 +124,19 @@ def train(
     stepper = Stepper(settings, plan, method, optimizer)
     watch = Stopwatch()
 
-    with Interruption() as interruption:
-        for batch in loader.batches(step, stop):
+    with session.interruption:
+        for batch in loader.batches(step, session.stop):
             watch.data_arrived()
-            outcome = stepper.step(batch.views, step)
+            outcome = None if step in rollbacks.skipped else stepper.step(batch.views, step)
             step += 1
             watch.step_done(settings.batch_size)
 
-            end = step == stop or interruption.signal is not None
+            end = session.ends(step)
             scalars: dict[str, float] = {}
-            if step % log_every == 0 or end:
+            if outcome is not None and (step % log_every == 0 or end):
                 scalars |= scalars_of(outcome) | watch.read()
                 scalars["train/lr"] = optimizer.param_groups[0]["lr"]
-                write_skipped(folder, loader)
+                folder.write_skipped(loader.skipped)
             monitored = step % monitor_every == 0 or step == plan.total_steps
             saved = step % checkpoint_every == 0 or end
             if scalars or monitored or saved:
@@ -128,32 +145,22 @@ def train(
                 stepper.check_weights(step)
             if monitored:
                 scalars |= monitor.measure(current_encoder(method, settings, step))
+            collapse = judge.collapse(step, scalars)
             if scalars:
                 metrics.write(step, step * settings.batch_size, scalars)
             progress.advance(step, scalars)
-            if saved:
+            if saved or collapse is not None:
                 save_checkpoint(folder, method, optimizer, step)
                 save_encoder(folder.encoder, current_encoder(method, settings, step))
-            if interruption.signal is not None:
-                interruption.raise_stopped(step, folder.path)
+            if collapse is not None:
+                raise collapse
             watch.pause_over()
+            if end:
+                break
 
-    if step < plan.total_steps:
-        raise StoppedEarlyError(
-            f"Stopped after step {step} of {plan.total_steps}, as asked; the checkpoint is saved. "
-            f"Go on with: crosscontext pretrain --out {folder.path} --resume"
-        )
+    session.close(step, folder.path)
     if loader.skipped:
         progress.say(f"{len(loader.skipped)} unreadable images were replaced; {folder.skipped} names them")
-
-
-def scalars_of(outcome: Outcome) -> dict[str, float]:
-    """Name the measurements of a step as they are logged."""
-    scalars = {"train/loss": outcome.loss.item()}
-    for name, value in outcome.measurements.items():
-        of_training = name.startswith(("loss_", "gradient_"))
-        scalars[f"train/{name}" if of_training else f"health/{name}"] = value.item()
-    return scalars
 
 
 def current_encoder(method: Method, settings: PretrainSettings, step: int) -> Encoder:
@@ -219,10 +226,3 @@ def _time_steps(settings: PretrainSettings, dataset: Dataset, device: torch.devi
         stepper.check()  # waits for the device
         moments.append(time.perf_counter())
     return (moments[-1] - moments[_UNTIMED_STEPS]) / (len(moments) - 1 - _UNTIMED_STEPS)
-
-
-def write_skipped(folder: RunFolder, loader: Loader) -> None:
-    """Name the unreadable images met so far, one JSON object a line."""
-    if skipped := loader.skipped:
-        lines = "".join(json.dumps({"name": n, "cause": c}) + "\n" for n, c in sorted(skipped.items()))
-        write_atomically(folder.skipped, lambda file: file.write(lines.encode()))

@@ -3,12 +3,13 @@
 options → **resuming** → layers
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from crosscontext.errors import RunFolderError, SettingsError
-from crosscontext.layers import Layer, changes, merge, resolve
-from crosscontext.planning import SESSION_FIELDS, PretrainSettings, settle
+from crosscontext.extending import differing, may_be_extended
+from crosscontext.layers import Layer, merge, resolve
+from crosscontext.planning import PretrainSettings, settle
 from crosscontext.run_folder import RunFolder
 from crosscontext.settings import load_yaml
 
@@ -30,27 +31,44 @@ def saved_layer(layers: Sequence[Layer]) -> Layer | None:
     return Layer(str(path), load_yaml(path))
 
 
-def refuse_changes(saved: Layer, settings: PretrainSettings) -> None:
-    """Make sure that going on with these settings is going on with the same run.
+def continued(saved: Layer, settings: PretrainSettings, say: Callable[[str], None]) -> PretrainSettings:
+    """Make sure that going on with these settings is going on with the same run, or an extension asked for.
 
     Args:
         saved: what the run saved; nothing in it is "auto", and its length is in steps.
         settings: those of the run, with what was given on top.
+        say: is told in one line if minutes are left out: they were turned into steps when the run began.
+
+    Returns:
+        The settings to go on with.
 
     Raises:
         SettingsError: a setting differs that has a say in the result.
     """
     before = resolve(PretrainSettings, [saved])
+    if settings.minutes is not None and not settings.extend:
+        say(
+            f"{settings.minutes:g} minutes are left out: the run's length was settled when it began, to "
+            f"{before.steps} steps. --extend changes it."
+        )
+        settings = settings.model_copy(
+            update={name: getattr(before, name) for name in PretrainSettings.ONE_OF}
+        )
     if not _refused(before, settings):
-        return
+        return settings
     dataset = settings.data.open().train  # what was given may say the same in other words: epochs, auto
     refused = _refused(before, settle(settings, dataset, lambda _: None))
     if refused:
+        remedy = "Leave that out, or start another run."
+        if not settings.extend and all(map(may_be_extended, refused)):
+            remedy = "Leave that out, or ask for it with --extend."
         raise SettingsError(
             f"A resumed run keeps its settings, but {', '.join(refused)} would differ from {saved.origin}. "
-            "Leave that out, or start another run."
+            f"{remedy}"
         )
+    return settings
 
 
 def _refused(before: PretrainSettings, after: PretrainSettings) -> list[str]:
-    return [name for name in changes(before, after) if name not in SESSION_FIELDS]
+    names = differing(before, after)
+    return [name for name in names if not (after.extend and may_be_extended(name))]

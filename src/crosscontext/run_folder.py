@@ -1,7 +1,8 @@
 """The folder of one run: where each file lies, who may write there, and how nothing is ever half written."""
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -59,6 +60,33 @@ class RunFolder(NamedTuple):
         """The checkpoint before the last one."""
         return self.path / "checkpoints" / "previous.ckpt"
 
+    @property
+    def damaged_checkpoint(self) -> Path:
+        """The last checkpoint that was found damaged, kept for whoever wants to know why."""
+        return self.path / "checkpoints" / "damaged.ckpt"
+
+    @property
+    def lock(self) -> Path:
+        """Who trains here, or did last."""
+        return self.path / ".lock"
+
+    @property
+    def rollbacks(self) -> Path:
+        """One JSON object a step that is skipped because it was not finite."""
+        return self.path / "rollbacks.jsonl"
+
+    def failed_batch(self, step: int) -> Path:
+        """The views of a step that was not finite."""
+        return self.path / "nonfinite" / f"step-{step}.safetensors"
+
+    def failed_checkpoint(self, step: int) -> Path:
+        """The last checkpoint before a step that was not finite."""
+        return self.path / "nonfinite" / f"step-{step}.ckpt"
+
+    def earlier_config(self, step: int) -> Path:
+        """The settings with which an extended run was made up to a step."""
+        return self.path / f"config.until-{step}.yaml"
+
     def check(self, *, resume: bool, overwrite: bool) -> None:
         """Make sure that a run may be written here, before anything is computed; nothing is changed.
 
@@ -69,13 +97,13 @@ class RunFolder(NamedTuple):
         Raises:
             RunFolderError: something is in the way, or nothing is there to resume.
         """
-        if resume and not self.checkpoint.is_file():
+        if resume and not (self.checkpoint.is_file() or self.previous_checkpoint.is_file()):
             raise RunFolderError(
                 f"There is no checkpoint {self.checkpoint} to resume from. "
                 "Check --out, or start the run without --resume."
             )
         try:
-            in_the_way = sorted(entry.name for entry in self.path.iterdir())
+            in_the_way = sorted(entry.name for entry in self.path.iterdir() if entry != self.lock)
         except FileNotFoundError:
             in_the_way = []
         except OSError as error:
@@ -103,6 +131,26 @@ class RunFolder(NamedTuple):
                 f"{self.path} cannot be written: {error.strerror}. Choose another --out."
             ) from error
 
+    def sweep(self) -> None:
+        """Remove the unfinished files that killed processes have left; the caller has the lock."""
+        with suppress(OSError):
+            for file in self._files():
+                for unfinished in file.parent.glob(f".{file.name}.*"):
+                    unfinished.unlink()
+
+    def write_skipped(self, skipped: Mapping[str, str]) -> None:
+        """Name unreadable images with the cause, one JSON object a line; those of earlier sessions stay.
+
+        Raises:
+            RunFolderError: the file cannot be written.
+        """
+        if not skipped:
+            return
+        before = self.skipped.read_bytes().splitlines() if self.skipped.exists() else []
+        listed = {each["name"]: each["cause"] for each in map(json.loads, before)} | dict(skipped)
+        lines = "".join(json.dumps({"name": n, "cause": c}) + "\n" for n, c in sorted(listed.items()))
+        write_atomically(self.skipped, lambda file: file.write(lines.encode()))
+
     def _files(self) -> list[Path]:
         return [
             self.config,
@@ -113,8 +161,31 @@ class RunFolder(NamedTuple):
             self.encoder,
             self.checkpoint,
             self.previous_checkpoint,
+            self.damaged_checkpoint,
+            self.rollbacks,
+            *self.path.glob("config.until-*.yaml"),
+            *self.path.glob("nonfinite/step-*.*"),
             *self.features.glob("*.safetensors"),
         ]
+
+
+def keep(file: Path, under: Path) -> None:
+    """Keep the content of a file under another name too, whatever becomes of the first; no copy if possible.
+
+    Args:
+        file: is there.
+        under: the other name in a folder of the same file system; replaced at once.
+
+    Raises:
+        RunFolderError: the disk is full or the place is not writable.
+    """
+    kept = under.with_suffix(".kept")
+    try:
+        kept.unlink(missing_ok=True)
+        os.link(file, kept)
+        kept.replace(under)
+    except OSError:  # not every file system has hard links
+        write_atomically(under, lambda copy: copy.write(file.read_bytes()))
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

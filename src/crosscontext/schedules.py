@@ -9,6 +9,12 @@ from pydantic import AfterValidator
 
 _DURATION = re.compile(r"(?P<amount>\d+(?:\.\d*)?(?:e\d+)?) ?(?P<unit>epochs?|steps?|images?|%)")
 
+_TIMESPAN = re.compile(
+    r"(?:(?P<hours>\d+(?:\.\d+)?) ?h)? ?"
+    r"(?:(?P<minutes>\d+(?:\.\d+)?) ?min)? ?"
+    r"(?:(?P<seconds>\d+(?:\.\d+)?) ?s)?"
+)
+
 
 def _check_duration(text: str) -> str:
     if not _DURATION.fullmatch(text):
@@ -18,6 +24,18 @@ def _check_duration(text: str) -> str:
         )
     return text
 
+
+def _check_timespan(text: str) -> str:
+    if not text.strip() or not _TIMESPAN.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not a length of time. Write hours, minutes and seconds with their units: "
+            "'2h', '90min', '1h 30min' or '45s'"
+        )
+    return text
+
+
+Timespan = Annotated[str, AfterValidator(_check_timespan)]
+"""A length of time: ``2h``, ``90min``, ``1h 30min`` or ``45s``."""
 
 Duration = Annotated[str, AfterValidator(_check_duration)]
 """A length of training: ``5 epochs``, ``200 steps``, ``1e6 images`` or ``2.5%`` of the whole run."""
@@ -52,6 +70,14 @@ class Plan(NamedTuple):
             "%": self.total_steps / 100,
         }
         return round(amount * unit_in_steps[match["unit"][0]])
+
+
+def seconds_of(timespan: Timespan) -> float:
+    """Convert a length of time to seconds."""
+    match = _TIMESPAN.fullmatch(timespan)
+    assert match is not None  # settings are validated
+    hours, minutes, seconds = (float(match[unit] or 0) for unit in ("hours", "minutes", "seconds"))
+    return hours * 3600 + minutes * 60 + seconds
 
 
 def warmup_cosine(step: int, *, total_steps: int, warmup_steps: int) -> float:

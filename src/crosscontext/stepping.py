@@ -87,7 +87,9 @@ class Stepper:
         for step, scalars in unchecked:
             wrong = [f"{name} {value.item()}" for name, value in scalars.items() if not torch.isfinite(value)]
             if wrong:
-                raise NonFiniteError(f"At step {step} these are not finite: {', '.join(wrong)}. {_REMEDY}")
+                raise NonFiniteError(
+                    f"At step {step} these are not finite: {', '.join(wrong)}. {_REMEDY}", step
+                )
 
     def check_weights(self, step: int) -> None:
         """Stop before weights or statistics that are not numbers are measured or saved.
@@ -101,8 +103,19 @@ class Stepper:
             if isinstance(value, Tensor) and not torch.isfinite(value).all()
         ]
         if wrong:
-            raise NonFiniteError(f"After step {step} these are not finite: {', '.join(wrong[:5])}. {_REMEDY}")
+            raise NonFiniteError(
+                f"After step {step} these are not finite: {', '.join(wrong[:5])}. {_REMEDY}", step - 1
+            )
 
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self._settings.precision == "bfloat16"
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def scalars_of(outcome: Outcome) -> dict[str, float]:
+    """Name the measurements of a step as they are logged."""
+    scalars = {"train/loss": outcome.loss.item()}
+    for name, value in outcome.measurements.items():
+        of_training = name.startswith(("loss_", "gradient_"))
+        scalars[f"train/{name}" if of_training else f"health/{name}"] = value.item()
+    return scalars

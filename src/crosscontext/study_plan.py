@@ -33,6 +33,8 @@ _NOT_OF_A_CELL = {
     "threads": "it is the 'threads:' of the study",
     "overwrite": "changed runs are replaced by --overwrite of the study",
     "resume": "a study always goes on where it stopped",
+    "extend": "a study has one budget",
+    "time_limit": "each run goes on to the end of the budget",
     "stop_after": "each run goes on to the end of the budget",
 }
 _NOT_OF_AN_EVALUATION = {

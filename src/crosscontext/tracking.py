@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from crosscontext.errors import RunFolderError
 from crosscontext.run_folder import write_atomically
 
 if TYPE_CHECKING:
@@ -28,16 +29,28 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, first_step: int):
-        kept = [line for line in read_metrics(path) if line["step"] < first_step]
-        text = "".join(json.dumps(line) + "\n" for line in kept)
+        self.kept = [line for line in read_metrics(path) if line["step"] < first_step]
+        """The lines before that."""
+        text = "".join(json.dumps(line) + "\n" for line in self.kept)
         write_atomically(path, lambda file: file.write(text.encode()))
         self._path = path
 
     def write(self, step: int, images: int, scalars: Mapping[str, float]) -> None:
-        """Append one line; it has left the process when this returns."""
+        """Append one line; it has left the process when this returns.
+
+        Raises:
+            RunFolderError: the disk is full, or the file can no longer be written.
+        """
         line = json.dumps({"step": step, "images": images, **scalars})
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise RunFolderError(
+                f"{self._path} could not be written at step {step}: {error.strerror}. What was written "
+                "before, and the last checkpoint, are as they were. Make room or mend the folder, "
+                "and go on with --resume."
+            ) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
@@ -136,11 +149,11 @@ class Bar:
 
 
 class Stopwatch:
-    """Measures speed and waiting between two readings; pauses for monitors and checkpoints do not count."""
+    """Measures speed, waiting and pauses between two readings; speed does not count pauses."""
 
     def __init__(self) -> None:
         self._mark = time.perf_counter()
-        self._waited = self._worked = 0.0
+        self._waited = self._worked = self._paused = 0.0
         self._images = 0
 
     def data_arrived(self) -> None:
@@ -153,14 +166,23 @@ class Stopwatch:
         self._images += images
 
     def pause_over(self) -> None:
-        """The time since the last call of any kind does not count."""
-        self._lap()
+        """The time since the last call of any kind was spent on monitors, checkpoints and files."""
+        self._paused += self._lap()
 
     def read(self) -> dict[str, float]:
-        """Give the scalars ``time/…`` since the last reading: images a second, and the part spent waiting."""
+        """Give the scalars ``time/…`` since the last reading.
+
+        Returns:
+            Images a second and the part spent waiting, both of the time without pauses; the part of the whole
+            time that was paused.
+        """
         total = self._waited + self._worked
-        scalars = {"time/images_per_second": self._images / total, "time/data_wait": self._waited / total}
-        self._waited = self._worked = 0.0
+        scalars = {
+            "time/images_per_second": self._images / total,
+            "time/data_wait": self._waited / total,
+            "time/paused": self._paused / (total + self._paused),
+        }
+        self._waited = self._worked = self._paused = 0.0
         self._images = 0
         return scalars
 
