@@ -105,9 +105,8 @@ def knock(door: Door, folder: Path, content: bytes) -> str:
     file = folder / door.file
     file.write_bytes(content)
     kind = ""
-    index = folder / "index"
     faulthandler.dump_traceback_later(LONGEST, exit=True)
-    with WATCH.over(index):
+    with WATCH.over(folder / "index"):
         try:
             door.enter(file)
         except CrossContextError as error:
@@ -116,7 +115,8 @@ def knock(door: Door, folder: Path, content: bytes) -> str:
                 raise FindingError(f"an empty message: {content[:500]!r}") from error
         except Exception as error:
             raise FindingError(f"{type(error).__name__}: {error}, from {content[:2000]!r}") from error
-    faulthandler.cancel_dump_traceback_later()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
     if WATCH.seen:
         raise FindingError(f"{WATCH.seen[0]}, from {content[:2000]!r}")
     return kind

@@ -53,6 +53,7 @@ def test_the_doors_are_all_of_them(laid_out: dict[str, Door]) -> None:
     assert sum(INPUTS // SLOW.get(name, 1) for name in DOORS) >= 1000
 
 
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL")
 @pytest.mark.parametrize("name", DOORS)
 def test_a_damaged_input_is_refused_in_words(laid_out: dict[str, Door], place: Path, name: str) -> None:
     inputs = INPUTS // SLOW.get(name, 1)
@@ -110,7 +111,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6))
 def test_any_values_are_settings_or_a_settings_error(kind: type[Settings], values: dict[str, object]) -> None:
     with suppress(SettingsError):

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import os, sys
 
@@ -25,6 +27,7 @@ socket.create_connection(("localhost", 9))
 """
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_never_reach_for_the_network(image_folder: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(image_folder), str(tmp_path / "run")],

@@ -135,13 +135,13 @@ def decode_numbers(source: Path | bytes, name: str) -> UInt8[np.ndarray, "H W"]:
     with _opened(_content(source, name), name) as image:
         stored = image.tile[0][3]
         image.load()
-        numbers = np.array(image).astype(np.uint8)
+        numbers = np.array(image)
     if stored not in _NUMBERS:
         raise DataError(
             f"{name!r} is a {image.format} whose pixels are stored as {stored}, and the numbers of classes "
             "cannot be read off that. Save it as a PNG with a palette, or with 8 bits of grey a pixel."
         )
-    return numbers
+    return numbers.astype(np.uint8)
 
 
 def _content(source: Path | bytes, name: str) -> bytes:
