@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 # OPTIONS="--steps 60" makes a short demo
 
-.PHONY: bench demo test test-fast check format clean
+.PHONY: bench demo test test-fast check format fuzz audit clean
 
 demo: $(VENV)/installed
 	$(BIN)/crosscontext pretrain demo --out $(DEMO) --overwrite $(OPTIONS)
@@ -32,8 +32,18 @@ format: $(VENV)/installed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+# Damaged bytes at every door through which files enter; the tests do the same with a hundredth of the inputs.
+fuzz: $(VENV)/installed
+	$(BIN)/python tests/fuzz.py --inputs 100000
+
+# Known weaknesses of the pinned versions; asks a public database, from an environment of its own.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 clean:
-	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-audit runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

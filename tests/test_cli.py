@@ -251,6 +251,22 @@ def test_a_study_is_called_by_its_file(tmp_path: Path, capsys: pytest.CaptureFix
     assert "did you mean 'cifar10_methods'?" in capsys.readouterr().err
 
 
+def test_the_limit_of_pixels_is_a_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7)
+    assert main(["--version"]) == 0
+    assert Image.MAX_IMAGE_PIXELS == 7
+    monkeypatch.setenv("CROSSCONTEXT_MAX_PIXELS", "200000000")
+    assert main(["--version"]) == 0
+    assert Image.MAX_IMAGE_PIXELS == 200_000_000
+    monkeypatch.setenv("CROSSCONTEXT_MAX_PIXELS", "all")
+    assert main(["--version"]) == 2
+    assert "CROSSCONTEXT_MAX_PIXELS is 'all'; expected a whole number" in capsys.readouterr().err
+
+
 def test_verbs_and_options_are_frozen() -> None:
     """A change here breaks the scripts of users: it needs a line in the changelog."""
     kinds: dict[str, type[Settings]] = {

@@ -29,6 +29,31 @@ def test_a_path_to_read_from_is_the_same_from_every_folder(
     assert NetSettings().file is None
 
 
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("out: !!python/object/apply:os.system ['touch pwned']", "could not determine a constructor"),
+        ("out: !!python/name:os.system", "could not determine a constructor"),
+        ("a: &a [x]\nb: [*a, *a]", r"line 2: the alias '\*a'; write out what it stands for"),
+        ("a: &a [*a]", "the alias"),
+        ("? [a]\n: b\n? [a]\n: c", "unhashable key"),
+        ("a: {1: b}", "line 1: the key 1 is no text; put it into quotes"),
+        ("a: 2001-99-99", "no YAML of settings: ValueError: month must be"),
+        ("a: !!int x", "no YAML of settings: ValueError"),
+        ("a: !!timestamp x", "no YAML of settings: AttributeError"),
+        ("[" * 5000, "no YAML of settings: RecursionError"),
+        ("a: !!map [x]", "expected a mapping node"),
+    ],
+)
+def test_yaml_that_is_a_trap_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, cause: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=rf"recipe\.yaml.*{cause}.*Mend"):
+        load_yaml(written(tmp_path, text))
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         NestSettings().depth = 2  # type: ignore[misc]  # the point of the test

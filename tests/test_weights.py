@@ -1,3 +1,5 @@
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,40 @@ def test_a_file_that_needs_code_to_be_unpickled_is_refused(tmp_path: Path) -> No
     torch.save(network(), tmp_path / "module.pth")
     with pytest.raises(CheckpointError, match="cannot be read as weights"):
         read_weights(tmp_path / "module.pth")
+
+
+class Trap:
+    """Creates a file when it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("pwned",)
+
+
+@pytest.mark.parametrize("content", [Trap(), {"state_dict": {"fc": Trap()}}], ids=["whole", "inside"])
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("name", ["trap.pt", "trap.ckpt", "trap.safetensors"])
+def test_a_trap_does_not_spring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object, zipped: bool, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, name, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=f"{name} cannot be read as weights"):
+        read_weights(Path(name))
+    assert not Path("pwned").exists()
+
+
+def test_a_file_that_would_grow_in_memory_is_refused(tmp_path: Path) -> None:
+    torch.save({"x": torch.zeros(2**20)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+    with pytest.raises(
+        CheckpointError, match=r"bomb.pt cannot be read as weights: its \d+ bytes would become"
+    ):
+        read_weights(tmp_path / "bomb.pt")
 
 
 @pytest.mark.parametrize("content", [{"epoch": 3}, {}, torch.zeros(3), [torch.zeros(3)]], ids=repr)

@@ -43,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # is read when PyTorch is imported
     try:
+        if limit := os.environ.get("CROSSCONTEXT_MAX_PIXELS"):
+            from crosscontext.datasets.decoding import limit_pixels
+
+            limit_pixels(limit)
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             code = _run(sys.argv[1:] if arguments is None else arguments)

@@ -13,13 +13,11 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-import yaml
-
 from crosscontext.complaints import spelled
 from crosscontext.errors import SettingsError
 from crosscontext.fields import NAME, alternatives, element, group, hint_at, hints
 from crosscontext.layers import COMMAND_LINE, Layer, merge, resolve
-from crosscontext.settings import Settings, dump_yaml
+from crosscontext.settings import Settings, dump_yaml, parse_yaml
 
 COMMON_FLAGS: Mapping[str, str] = {
     "help": "Show this text and stop.",
@@ -187,7 +185,7 @@ def _value(texts: list[str], hint: Any) -> object:
     if len(texts) == 1 and (inner is None or texts[0] in _constants(hint)):
         return _constants(hint).get(texts[0], texts[0])
     if len(texts) == 1 and texts[0].startswith("["):
-        return yaml.safe_load(texts[0])
+        return parse_yaml(texts[0], f"{texts[0][:60]!r} on the command line")
     return [_constants(inner).get(text, text) for text in texts]
 
 

@@ -4,7 +4,6 @@ pretrain → **encoders** → features, export
 """
 
 import hashlib
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal
@@ -12,7 +11,7 @@ from typing import Final, Literal
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from pydantic import Field, ValidationError
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -180,8 +179,11 @@ def read_card(file: Path) -> EncoderCard:
     except SafetensorError as error:
         raise CheckpointError(f"{file} is not a whole safetensors file: {error}. Write it again.") from error
     try:
-        return EncoderCard.model_validate_json(metadata.get(_METADATA_KEY, ""))
-    except (ValidationError, json.JSONDecodeError) as error:
+        card = EncoderCard.model_validate_json(metadata.get(_METADATA_KEY, ""))
+        if card.backbone.weights is not None:
+            raise ValueError(f"its card names another file of weights, {card.backbone.weights}")
+        return card
+    except ValueError as error:
         raise CheckpointError(
             f"{file} has weights, but not the card of an encoder of format {FORMAT_VERSION}. "
             "Give a file that crosscontext has written; to start training from other weights, "

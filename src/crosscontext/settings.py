@@ -28,7 +28,19 @@ class Settings(BaseModel):
     """Fields that say the same in different ways: a layer that sets one of them replaces the others."""
 
 
-AbsolutePath = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+def absolute(path: Path) -> Path:
+    """Spell a path out, so that it is the same from every working directory.
+
+    Raises:
+        ValueError: it begins with ``~`` and a name that no user has.
+    """
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{path.parts[0]!r} is nobody's home folder. Write the path out.") from error
+
+
+AbsolutePath = Annotated[Path, AfterValidator(absolute)]
 """A path to read from: once validated, it is the same from every working directory."""
 
 
@@ -39,17 +51,36 @@ def load_yaml(path: Path) -> dict[str, object]:
         SettingsError: the file is missing, not YAML, not a mapping, or has a key twice.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeysLoader)
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise SettingsError(f"Cannot read settings from '{path}': {cause}. Give a YAML file.") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"'{path}'{_place(error)}. Mend the YAML there.") from error
+    content = parse_yaml(text, f"'{path}'")
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise SettingsError(f"'{path}' holds {str(content)[:60]!r}; expected lines of 'key: value'.")
     return content
+
+
+def parse_yaml(text: str, origin: str) -> object:
+    """Read YAML made of mappings, lists and plain values: no tags of Python, no aliases.
+
+    Args:
+        text: to read.
+        origin: of the text, as messages name it.
+
+    Raises:
+        SettingsError: the text is no such YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_PlainLoader)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{origin}{_place(error)}. Mend the YAML there.") from error
+    except Exception as error:  # a date that is none, or lists a thousand deep: the reader lets much through
+        raise SettingsError(
+            f"{origin} is no YAML of settings: {type(error).__name__}: {error}. Mend it."
+        ) from error
 
 
 def dump_yaml(settings: Settings) -> str:
@@ -65,18 +96,31 @@ def _place(error: yaml.YAMLError) -> str:
     return f": {error}".replace("\n", " ")
 
 
-class _UniqueKeysLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping: the second would win in silence."""
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses what settings do not need: aliases, and keys that stand twice or are no text."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):  # ten lines of them can stand for a billion values
+            event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs give it no types
+            problem = f"the alias '*{event.anchor}'; write out what it stands for"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key, _ in node.value:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode):
+                continue
             if key.value in seen:
                 problem = f"the key '{key.value}' stands twice in one mapping"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+            seen.add(key.value)
+        mapping = super().construct_mapping(node, deep)
+        for key in mapping:
+            if not isinstance(key, str):
+                problem = f"the key {key!r:.60} is no text; put it into quotes"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return mapping
 
 
 class _InlineListsDumper(yaml.SafeDumper):

@@ -122,3 +122,24 @@ def test_something_else_than_annotation_is_refused(folder: Path, text: str) -> N
 def test_a_missing_file_is_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"No such file"):
         CocoSettings(images=folder / "images", annotation=folder / "none.json").open()
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "/etc/passwd", "a/../../b.png", "x" * 300, "n\0ul.png"])
+def test_images_elsewhere_are_not_touched(folder: Path, name: str) -> None:
+    paint_things(folder / "outside.png", [], 40, 30)
+    images = [{"id": 7, "file_name": name, "width": 40, "height": 30}]
+    with pytest.raises(DataError, match=r"does not lie below that folder|are not in"):
+        opened(folder, content(images=images))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"images": ' + "9" * 5000 + "}"], ids=["deep", "long"])
+def test_json_that_is_a_trap_is_refused(folder: Path, text: str) -> None:
+    with pytest.raises(DataError, match=r"boxes\.json is no COCO annotation"):
+        opened(folder, text)
+
+
+@pytest.mark.parametrize("width", ["NaN", "Infinity", "1e30", "-1"])
+def test_a_width_that_no_image_has_is_refused(folder: Path, width: str) -> None:
+    text = json.dumps(content()).replace('"width": 40', f'"width": {width}')
+    with pytest.raises(DataError, match=r"images\.0\.width is"):
+        opened(folder, text)

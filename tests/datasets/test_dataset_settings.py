@@ -8,11 +8,15 @@ from crosscontext.datasets import (
     CocoSettings,
     DatasetSettings,
     FolderSettings,
+    ListSettings,
     MasksSettings,
     NamedSettings,
+    ParquetSettings,
     ShapesSettings,
+    TarSettings,
     VocSettings,
 )
+from crosscontext.errors import DataError
 from crosscontext.settings import Settings
 
 
@@ -22,9 +26,7 @@ class Job(Settings):
     data: DatasetSettings
 
 
-def parse(
-    value: Any,
-) -> FolderSettings | NamedSettings | ShapesSettings | VocSettings | CocoSettings | MasksSettings:
+def parse(value: Any) -> DatasetSettings:
     return Job(data=value).data
 
 
@@ -37,6 +39,11 @@ def parse(
         ("./shapes", FolderSettings(path=Path("shapes"))),
         ("some/photos", FolderSettings(path=Path("some/photos"))),
         (Path("photos"), FolderSettings(path=Path("photos"))),
+        ("some/train-*.tar", TarSettings(shards=("some/train-*.tar",))),
+        ("s3://bucket/a.tar", TarSettings(shards=("s3://bucket/a.tar",))),
+        ("hf://datasets/x/a.parquet", ParquetSettings(shards=("hf://datasets/x/a.parquet",))),
+        ("some/a.parquet", ParquetSettings(shards=("some/a.parquet",))),
+        ("some/photos.txt", ListSettings(path=Path("some/photos.txt"))),
         ({"name": "shapes", "seed": 3}, ShapesSettings(seed=3)),
         (ShapesSettings(seed=4), ShapesSettings(seed=4)),
     ],
@@ -62,6 +69,32 @@ def test_an_empty_name_is_refused() -> None:
 def test_a_misspelt_name_gets_the_nearest_one(typo: str, meant: str) -> None:
     with pytest.raises(ValidationError, match=f"'{typo}' exists; did you mean the data set '{meant}'"):
         parse(typo)
+
+
+@pytest.mark.parametrize("value", ["s3://bucket/photos", "https://example.org/a.zip"])
+def test_a_url_of_something_else_is_refused(value: str) -> None:
+    with pytest.raises(ValidationError, match=r"ends in none of \.tar, \.parquet"):
+        parse(value)
+
+
+def test_nobodys_home_is_refused() -> None:
+    with pytest.raises(ValidationError, match="'~nobody-at-all' is nobody's home folder"):
+        parse("~nobody-at-all/photos")
+
+
+@pytest.mark.parametrize("value", ["x" * 300, "x/" * 3000, "a\0b"])
+def test_a_path_that_the_system_refuses_is_left_to_opening(value: str) -> None:
+    with pytest.raises(DataError):
+        parse(value).open()
+
+
+@pytest.mark.parametrize(("ending", "kind"), [(".tar", TarSettings), (".parquet", ParquetSettings)])
+def test_a_folder_of_shards_is_recognised(tmp_path: Path, ending: str, kind: type[Settings]) -> None:
+    (tmp_path / f"0{ending}").touch()
+    assert parse(tmp_path) == kind.model_validate({"shards": [f"{tmp_path}/*{ending}"]})
+    assert parse(tmp_path / f"0{ending}") == kind.model_validate({"shards": [f"{tmp_path}/0{ending}"]})
+    (tmp_path / "1.jpg").touch()
+    assert parse(tmp_path) == FolderSettings(path=tmp_path)
 
 
 def test_an_existing_folder_is_no_typo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

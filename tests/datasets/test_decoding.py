@@ -1,4 +1,6 @@
 import io
+import os
+import resource
 import struct
 import zlib
 from pathlib import Path
@@ -8,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from crosscontext.datasets.decoding import EXTENSIONS, decode, decode_numbers, decode_pixels
-from crosscontext.errors import DataError, ImageError
+from crosscontext.datasets.decoding import EXTENSIONS, decode, decode_numbers, decode_pixels, limit_pixels
+from crosscontext.errors import DataError, ImageError, SettingsError
+from doors import bomb_of_zeros
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -246,8 +249,52 @@ def test_formats_that_run_programs_are_refused() -> None:
 def test_decompression_bombs_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: int) -> None:
     half_and_half().save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(ImageError, match=r"'bomb.png'.*DecompressionBombError.*pixels"):
+    with pytest.raises(ImageError, match=r"'bomb.png'.*pixels.*CROSSCONTEXT_MAX_PIXELS"):
         decode(tmp_path / "bomb.png", "bomb.png")
+
+
+def test_a_bomb_is_refused_before_it_fills_the_memory() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bomb = bomb_of_zeros(12_000)
+    assert len(bomb) < 200_000
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for read in (decode, decode_pixels, decode_numbers):
+        with pytest.raises(ImageError, match=r"12000 × 12000 pixels.*the limit is \d+ pixels"):
+            read(bomb, "bomb.png")
+    assert before <= grown == resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_the_limit_of_pixels_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    half_and_half().save(tmp_path / "large.png")
+    limit_pixels("512")
+    assert decode(tmp_path / "large.png", "large.png").size == (32, 16)
+    limit_pixels("511")
+    with pytest.raises(ImageError, match=r"32 × 16 pixels.*the limit is 511 pixels"):
+        decode(tmp_path / "large.png", "large.png")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1e9", ""])
+def test_a_limit_that_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"CROSSCONTEXT_MAX_PIXELS is .*at least 1"):
+        limit_pixels(text)
+
+
+@pytest.mark.parametrize("place", ["/dev/zero", "pipe.png", "folder.png", "n\0ul.png", "x" * 300])
+def test_what_is_no_ordinary_file_is_not_read(tmp_path: Path, place: str) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for read in (decode, decode_pixels, decode_numbers):
+        with pytest.raises(ImageError, match=r"cannot decode 'image'.*Mend or remove it"):
+            read(tmp_path / place, "image")
+
+
+def test_a_file_that_is_too_long_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "long.png"
+    path.touch()
+    os.truncate(path, 2**30 + 1)
+    with pytest.raises(ImageError, match="it has 1073741825 bytes, more than 1073741824"):
+        decode(path, "long.png")
 
 
 def smooth(width: int, height: int) -> Image.Image:

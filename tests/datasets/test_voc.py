@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -199,11 +200,11 @@ def test_entities_neither_read_files_nor_explode(tmp_path: Path) -> None:
     secret.write_text("red")
     whole, colour = path.read_text(), things(0, 64, 64)[0].colour
     path.write_text(f'<!DOCTYPE a [<!ENTITY e SYSTEM "file://{secret}">]>' + whole.replace(colour, "&e;"))
-    with pytest.raises(DataError, match="undefined entity"):
+    with pytest.raises(DataError, match="declares a document type"):
         VocSettings(path=folder).open()
     levels = "".join(f'<!ENTITY e{i + 1} "{f"&e{i};" * 20}">' for i in range(8))
     path.write_text(f'<!DOCTYPE a [<!ENTITY e0 "red">{levels}]>' + whole.replace(colour, "&e8;"))
-    with pytest.raises(DataError, match="amplification"):
+    with pytest.raises(DataError, match="declares a document type"):
         VocSettings(path=folder).open()
 
 
@@ -237,3 +238,35 @@ def test_other_readers_see_the_same_images(tmp_path: Path) -> None:
     plain = FolderSettings(path=folder / "JPEGImages").open().train
     assert list(plain.names) == list(train_of(folder).names)
     assert np.array_equal(plain.pixels(2), train_of(folder).pixels(2))
+
+
+def test_an_unknown_encoding_is_refused(tmp_path: Path) -> None:
+    folder = draw_set(tmp_path, train=2)
+    file = folder / "Annotations" / "train_01.xml"
+    file.write_text('<?xml version="1.0" encoding="no-such-code"?>' + file.read_text())
+    with pytest.raises(DataError, match=r"train_01\.xml is no annotation of Pascal VOC: .*no-such-code"):
+        VocSettings(path=folder).open()
+
+
+def test_an_annotation_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    folder = draw_set(tmp_path, train=2)
+    os.truncate(folder / "Annotations" / "train_01.xml", 2**31)
+    with pytest.raises(DataError, match=r"train_01\.xml .*it has more than 16777216 bytes"):
+        VocSettings(path=folder).open()
+
+
+@pytest.mark.parametrize("stem", ["../../outside", "/etc/passwd"])
+def test_a_list_does_not_lead_out_of_the_folder(tmp_path: Path, stem: str) -> None:
+    folder = draw_set(tmp_path / "set", train=2)
+    annotate(tmp_path / "outside.xml", [], 64, 64)
+    (folder / "ImageSets" / "Main" / "train.txt").write_text(f"train_00\n{stem}\n")
+    with pytest.raises(DataError, match=f"names '{stem}', which leads out of it"):
+        VocSettings(path=folder).open()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * 300])
+def test_a_list_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+    folder = draw_set(tmp_path, train=2)
+    (folder / "ImageSets" / "Main" / "train.txt").write_bytes(content)
+    with pytest.raises(DataError, match=r"train\.txt cannot be read|1 of 1 images have no annotation"):
+        VocSettings(path=folder).open()

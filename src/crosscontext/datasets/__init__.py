@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from crosscontext.datasets import coco, voc
+from crosscontext.datasets import coco, lists, parquet, tar, voc
 from crosscontext.datasets.coco import CocoSettings
 from crosscontext.datasets.contract import (
     Annotation,
@@ -22,10 +22,15 @@ from crosscontext.datasets.contract import (
     Splits,
 )
 from crosscontext.datasets.folder import FolderSettings
+from crosscontext.datasets.lists import ListSettings
 from crosscontext.datasets.masks import MasksSettings, is_mask_folder
 from crosscontext.datasets.named import KNOWN_NAMES, NamedSettings
+from crosscontext.datasets.parquet import ParquetSettings
 from crosscontext.datasets.shapes import ShapesSettings
+from crosscontext.datasets.sources import is_url, parts_in
+from crosscontext.datasets.tar import TarSettings
 from crosscontext.datasets.voc import VocSettings
+from crosscontext.settings import absolute
 
 __all__ = [
     "Annotation",
@@ -36,21 +41,25 @@ __all__ = [
     "DatasetSettings",
     "FolderSettings",
     "Labels",
+    "ListSettings",
     "MaskDataset",
     "MasksSettings",
     "NamedSettings",
+    "ParquetSettings",
     "ShapesSettings",
     "Splits",
+    "TarSettings",
     "VocSettings",
     "from_text",
 ]
 
 
 def from_text(value: object) -> object:
-    """Spell out the short form of a data set: ``shapes``, a known name such as ``cifar10``, or a path.
+    """Spell out the short form of a data set: ``shapes``, a known name such as ``cifar10``, a path or a URL.
 
     A folder that bears one of these names is written ``./shapes``. What is in a folder is told by its layout:
-    that of Pascal VOC, of COCO, images with masks, or else image files.
+    that of Pascal VOC, of COCO, images with masks, tar or parquet files, or else image files. A file, also
+    with wildcards, is told by its ending: tar, parquet, or a list of images.
 
     Args:
         value: text or path; anything else is returned as it is.
@@ -59,7 +68,8 @@ def from_text(value: object) -> object:
         What the settings of that member are validated from.
 
     Raises:
-        ValueError: the text is empty, or no folder but nearly one of the names.
+        ValueError: the text is empty, no folder but nearly one of the names, no path that can be, or a URL of
+            something else than tar or parquet files.
     """
     if not isinstance(value, str | Path):
         return value
@@ -74,20 +84,58 @@ def from_text(value: object) -> object:
     meant = difflib.get_close_matches(str(value).lower(), _names(), n=1, cutoff=0.8)
     if meant and str(value) == Path(value).name and not Path(value).exists():
         raise ValueError(f"no folder {str(value)!r} exists; did you mean the data set {meant[0]!r}?")
-    folder = Path(value).expanduser()
+    if is_url(str(value)):
+        return _shards(str(value))
+    path = absolute(Path(value))
+    try:
+        return _in_folder(path, value) if path.is_dir() or not path.suffix else _of_file(path, value)
+    except OSError:  # such as a name that is too long, which opening complains of
+        return {"name": "folder", "path": value}
+
+
+def _in_folder(folder: Path, value: str | Path) -> dict[str, object]:
     if voc.recognises(folder):
         return {"name": "voc", "path": value}
     if (parts := coco.recognised(folder)) is not None:
         return {"name": "coco", **parts}
+    for name, ending in _ENDINGS_OF_SHARDS.items():
+        if (shards := parts_in(folder, ending)) is not None:
+            return {"name": name, **shards}
     return {"name": "masks" if is_mask_folder(folder) else "folder", "path": value}
 
 
+def _of_file(path: Path, value: str | Path) -> dict[str, object]:
+    if path.suffix in _ENDINGS_OF_SHARDS.values():
+        return _shards(str(value))
+    return {"name": "list" if path.suffix in lists.ENDINGS else "folder", "path": value}
+
+
+def _shards(location: str) -> dict[str, object]:
+    for name, ending in _ENDINGS_OF_SHARDS.items():
+        if location.endswith(ending):
+            return {"name": name, "shards": [location]}
+    raise ValueError(
+        f"{location!r} ends in none of {', '.join(_ENDINGS_OF_SHARDS.values())}. Give the URL of such files."
+    )
+
+
 DatasetSettings = Annotated[
-    FolderSettings | NamedSettings | ShapesSettings | VocSettings | CocoSettings | MasksSettings,
+    FolderSettings
+    | NamedSettings
+    | ShapesSettings
+    | VocSettings
+    | CocoSettings
+    | MasksSettings
+    | TarSettings
+    | ParquetSettings
+    | ListSettings,
     Field(discriminator="name"),
     BeforeValidator(from_text),
 ]
 """Settings of any data set; `open()` gives its `Splits`."""
+
+
+_ENDINGS_OF_SHARDS = {"tar": tar.ENDING, "parquet": parquet.ENDING}
 
 
 def _names() -> list[str]:

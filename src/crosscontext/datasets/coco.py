@@ -6,12 +6,12 @@ Source: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014; its 
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 
-from crosscontext.datasets.boxed import BoxedFiles, inside
+from crosscontext.datasets.boxed import BoxedFiles, Side, inside
 from crosscontext.datasets.contract import Boxes, Splits
 from crosscontext.errors import DataError
 from crosscontext.settings import AbsolutePath, Settings
@@ -89,8 +89,8 @@ def recognised(folder: Path) -> dict[str, Path] | None:
 class _Image(BaseModel):
     id: int
     file_name: str
-    width: Annotated[float, Field(ge=1)]
-    height: Annotated[float, Field(ge=1)]
+    width: Side
+    height: Side
 
 
 class _Category(BaseModel):
@@ -160,7 +160,7 @@ def _parse(path: Path) -> _Content:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         cause = f"{place} is {str(first['input'])[:60]!r} ({first['msg']})"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         cause = str(error)
     raise DataError(
         f"{path} is no COCO annotation of objects: {cause}. Give a JSON file with images, annotations and "

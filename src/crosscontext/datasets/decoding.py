@@ -4,17 +4,18 @@ Whatever the file holds, either eight bits of red, green and blue come out, or a
 """
 
 import io
-import math
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import simplejpeg
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from crosscontext.datasets.contract import Reduction
-from crosscontext.errors import DataError, ImageError
+from crosscontext.errors import DataError, ImageError, SettingsError
 from crosscontext.shapes import UInt8
 
 # Named, so that a file of another kind never reaches a decoder that runs an outside program (EPS).
@@ -29,6 +30,9 @@ _ENDINGS_OF_FORMAT = {
 }
 EXTENSIONS = frozenset(ending for endings in _ENDINGS_OF_FORMAT.values() for ending in endings)
 """Endings of the files that are taken for images, in lower case."""
+
+LARGEST_FILE: Final = 2**30
+"""Bytes of an image file that are read at most."""
 
 _JPEG_START, _JPEG_HEAD = b"\xff\xd8", 2**16  # an EXIF block lies in the first segments
 _JPEG_COLOURS = ("YCbCr", "Gray", "RGB")
@@ -53,6 +57,22 @@ _NUMBERS = ("L", "1", "P", "P;1", "P;2", "P;4")
 _BACKDROP = (128, 128, 128, 255)
 
 
+def limit_pixels(text: str) -> None:
+    """Set how many pixels an image may have: the limit of Pillow, which all images of the process share.
+
+    Args:
+        text: a whole number, as the variable CROSSCONTEXT_MAX_PIXELS has it.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(
+            f"CROSSCONTEXT_MAX_PIXELS is {text!r}; expected a whole number of at least 1. Set it so."
+        )
+    Image.MAX_IMAGE_PIXELS = int(text)
+
+
 def decode(source: Path | bytes, name: str) -> Image.Image:
     """Decode the first frame of an image file: JPEG, PNG, WebP, BMP, GIF, TIFF or PPM.
 
@@ -68,9 +88,9 @@ def decode(source: Path | bytes, name: str) -> Image.Image:
 
     Raises:
         ImageError: the file is missing, empty, truncated or damaged, is not an image, or has more pixels than
-            Pillow deems safe (`PIL.Image.MAX_IMAGE_PIXELS`).
+            `PIL.Image.MAX_IMAGE_PIXELS`, which the variable CROSSCONTEXT_MAX_PIXELS sets.
     """
-    with _opened(source, name) as image:
+    with _opened(_content(source, name), name) as image:
         image.load()
         return _as_rgb(_upright(image))
 
@@ -90,11 +110,10 @@ def decode_pixels(
     Raises:
         ImageError: as of `decode`.
     """
-    with suppress(OSError):  # which Pillow meets again, and explains
-        source = source if isinstance(source, bytes) else source.read_bytes()
-    if isinstance(source, bytes) and (pixels := _ordinary_jpeg(source, reduction)) is not None:
+    content = _content(source, name)
+    if (pixels := _ordinary_jpeg(content, reduction)) is not None:
         return pixels
-    with _opened(source, name) as image:
+    with _opened(content, name) as image:
         factor = 1 if reduction is None or image.format != "JPEG" else reduction(*image.size)
         if factor > 1:
             image.draft(image.mode, (image.width // factor, image.height // factor))
@@ -113,16 +132,31 @@ def decode_numbers(source: Path | bytes, name: str) -> UInt8[np.ndarray, "H W"]:
         ImageError: as of `decode`.
         DataError: the file has colours, more than 8 bits, or is no PNG: its values are no such numbers.
     """
-    with _opened(source, name) as image:
+    with _opened(_content(source, name), name) as image:
         stored = image.tile[0][3]
         image.load()
-        numbers = np.array(image).astype(np.uint8)
+        numbers = np.array(image)
     if stored not in _NUMBERS:
         raise DataError(
             f"{name!r} is a {image.format} whose pixels are stored as {stored}, and the numbers of classes "
             "cannot be read off that. Save it as a PNG with a palette, or with 8 bits of grey a pixel."
         )
-    return numbers
+    return numbers.astype(np.uint8)
+
+
+def _content(source: Path | bytes, name: str) -> bytes:
+    """Read a file whole, if it is one: a pipe would be waited for, and a device never ends."""
+    if isinstance(source, bytes):
+        return source
+    try:
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no ordinary file")
+        if status.st_size > LARGEST_FILE:
+            raise OSError(f"it has {status.st_size} bytes, more than {LARGEST_FILE}")
+        return source.read_bytes()
+    except (OSError, ValueError) as cause:  # ValueError: the name has a byte 0
+        raise ImageError(f"cannot decode {name!r}: {cause}. Mend or remove it.") from cause
 
 
 def _ordinary_jpeg(content: bytes, reduction: Reduction | None) -> UInt8[np.ndarray, "H W 3"] | None:
@@ -140,14 +174,14 @@ def _ordinary_jpeg(content: bytes, reduction: Reduction | None) -> UInt8[np.ndar
         factor = 1 if reduction is None else reduction(width, height)
         least = {"min_height": -(-height // factor), "min_width": -(-width // factor)} if factor > 1 else {}
         pixels: UInt8[np.ndarray, "H W 3"] = simplejpeg.decode_jpeg(content, **least)
-    except (OSError, ValueError):
+    except Exception:  # damaged files raise more than one kind
         return None
     return pixels
 
 
 def _is_too_large(width: int, height: int) -> bool:
     limit = Image.MAX_IMAGE_PIXELS  # Pillow itself only warns up to twice the limit
-    return width * height > (limit or math.inf)
+    return limit is not None and width * height > limit
 
 
 def _is_turned(content: bytes) -> bool:
@@ -158,19 +192,22 @@ def _is_turned(content: bytes) -> bool:
 
 
 @contextmanager
-def _opened(source: Path | bytes, name: str) -> Iterator[ImageFile.ImageFile]:
+def _opened(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     """Open an image file and read its head; what fails in here or later becomes an ImageError."""
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(file, formats=tuple(_ENDINGS_OF_FORMAT)) as image:
+        with Image.open(io.BytesIO(content), formats=tuple(_ENDINGS_OF_FORMAT)) as image:
             if _is_too_large(*image.size):
-                raise Image.DecompressionBombError(
-                    f"{image.width} × {image.height} exceeds {Image.MAX_IMAGE_PIXELS} pixels"
-                )
+                raise Image.DecompressionBombError(f"it has {image.width} × {image.height} pixels")
             yield image
+    except Image.DecompressionBombError as cause:
+        raise ImageError(
+            f"cannot decode {name!r}: {cause}, and a small file that grows so large may be a trap; the limit "
+            f"is {Image.MAX_IMAGE_PIXELS} pixels. Remove or shrink it, or raise the limit: "
+            "CROSSCONTEXT_MAX_PIXELS=NUMBER before the command, or PIL.Image.MAX_IMAGE_PIXELS in Python."
+        ) from cause
     except Exception as cause:  # damaged bytes raise OSError, SyntaxError, ValueError, struct.error, and more
         raise ImageError(
-            f"cannot decode {name!r}: {_reason(source, cause)}. Expected a whole JPEG, PNG, WebP, BMP, GIF, "
+            f"cannot decode {name!r}: {_reason(content, cause)}. Expected a whole JPEG, PNG, WebP, BMP, GIF, "
             "TIFF or PPM file; replace or remove it."
         ) from cause
 
@@ -214,9 +251,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def _reason(source: Path | bytes, cause: Exception) -> str:
-    size = len(source) if isinstance(source, bytes) else source.stat().st_size if source.is_file() else None
-    if size == 0:
+def _reason(content: bytes, cause: Exception) -> str:
+    if not content:
         return "the file is empty"
     if isinstance(cause, UnidentifiedImageError):
         return "its content is not of a known image format"

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from crosscontext.datasets.contract import Labels, Splits
+from crosscontext.datasets.contract import Splits
 from crosscontext.datasets.decoding import EXTENSIONS
 from crosscontext.datasets.files import ImageFiles
+from crosscontext.datasets.labelling import number_classes
 from crosscontext.errors import DataError
 from crosscontext.settings import AbsolutePath, Settings
 
@@ -121,19 +120,13 @@ def _part_names(root: Path, names: Sequence[str]) -> list[str] | None:
 
 def _datasets(root: Path, parts: Sequence[Sequence[str]], *, depth: int) -> list[ImageFiles]:
     """Label the images of each part by their folder at `depth`; all parts share the same classes."""
-    have_classes = [all(name.count("/") > depth for name in part) for part in parts]
-    class_names = sorted(
-        {_folder(name, depth) for part, has in zip(parts, have_classes, strict=True) if has for name in part}
-    )
-    number = {class_name: index for index, class_name in enumerate(class_names)}
-    datasets = []
-    for part, has_classes in zip(parts, have_classes, strict=True):
-        labels = None
-        if has_classes and len(class_names) > 1:
-            classes = np.fromiter((number[_folder(name, depth)] for name in part), np.int64, len(part))
-            labels = Labels(tuple(class_names), classes)
-        datasets.append(ImageFiles(root, part, labels))
-    return datasets
+    classes = [
+        [_folder(name, depth) for name in part] if all(name.count("/") > depth for name in part) else None
+        for part in parts
+    ]
+    return [
+        ImageFiles(root, part, labels) for part, labels in zip(parts, number_classes(classes), strict=True)
+    ]
 
 
 def _folder(name: str, depth: int) -> str:

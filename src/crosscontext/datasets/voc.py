@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
-from xml.etree import ElementTree  # expat bounds the expansion of entities and reads no external ones
+from xml.etree import ElementTree
 
 import numpy as np
 
-from crosscontext.datasets.boxed import BoxedFiles, inside
+from crosscontext.datasets.boxed import BoxedFiles, inside, is_file
 from crosscontext.datasets.contract import Boxes, Splits
 from crosscontext.datasets.decoding import EXTENSIONS
 from crosscontext.errors import DataError
@@ -21,6 +21,8 @@ from crosscontext.shapes import Float64
 _IMAGES, _ANNOTATIONS, _LISTS = "JPEGImages", "Annotations", "ImageSets/Main"
 _TRAIN_BEFORE_TEST, _TRAIN_BEFORE_VAL = ("trainval", "train"), ("train",)
 _NAMED_AT_MOST = 5
+_LARGEST_ANNOTATION = 2**24  # bytes
+_LARGEST_SIDE = 2**20  # pixels
 
 
 class VocSettings(Settings):
@@ -136,7 +138,11 @@ def _listed(root: Path, part: str | None, files: Mapping[str, str]) -> list[str]
     if part is None:
         return sorted(files)
     path = root / _LISTS / f"{part}.txt"
-    stems = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"The list {path} cannot be read: {error}. Give a text file.") from error
+    stems = [line.split()[0] for line in text.splitlines() if line.strip()]
     if not stems:
         raise DataError(f"The list {path} is empty. Fill it, or name another list.")
     if len(set(stems)) < len(stems):
@@ -147,7 +153,11 @@ def _listed(root: Path, part: str | None, files: Mapping[str, str]) -> list[str]
 
 def _read(root: Path, stems: Sequence[str]) -> list[_Annotated]:
     folder = root / _ANNOTATIONS
-    missing = [stem for stem in stems if not (folder / f"{stem}.xml").is_file()]
+    if outside := [stem for stem in stems if Path(stem).is_absolute() or ".." in Path(stem).parts]:
+        raise DataError(
+            f"A list of {root} names {outside[0]!r}, which leads out of it. Take it out of the list."
+        )
+    missing = [stem for stem in stems if not is_file(folder / f"{stem}.xml")]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(stems)} images have no annotation file in {folder}: "
@@ -159,17 +169,20 @@ def _read(root: Path, stems: Sequence[str]) -> list[_Annotated]:
 
 def _parse(path: Path) -> _Annotated:
     try:
-        root = ElementTree.parse(path).getroot()
+        if path.stat().st_size > _LARGEST_ANNOTATION:
+            raise ValueError(f"it has more than {_LARGEST_ANNOTATION} bytes")
+        parser = ElementTree.XMLParser(target=_WithoutDoctype())
+        root = ElementTree.parse(path, parser).getroot()
         objects = root.findall("object")
         width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
         edges = [[_number(o, f"bndbox/{e}") for e in ("xmin", "ymin", "xmax", "ymax")] for o in objects]
         names = [_text(o, "name") for o in objects]
         difficult = [(o.findtext("difficult") or "0").strip() == "1" for o in objects]
-    except (ElementTree.ParseError, ValueError, OSError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError, OSError) as error:
         raise DataError(
             f"{path} is no annotation of Pascal VOC: {error}. Correct it, or take the image out of the list."
         ) from error
-    if width < 1 or height < 1:
+    if not (1 <= width <= _LARGEST_SIDE and 1 <= height <= _LARGEST_SIDE):
         raise DataError(
             f"{path} gives its image a size of {width:g} × {height:g} pixels. Write the true size."
         )
@@ -179,6 +192,13 @@ def _parse(path: Path) -> _Annotated:
     return _Annotated(
         path.stem, [names[i] for i in chosen], corners[kept], [difficult[i] for i in chosen], causes
     )
+
+
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    """Refuses a document type: a few lines of entities in it can stand for gigabytes of text."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError(f"it declares a document type {name!r:.60}, which no annotation needs")
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:
