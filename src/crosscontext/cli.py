@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from types import FrameType
 from typing import NoReturn
 
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_FAILURE
     except CrossContextError as error:
-        _complain(str(error))
+        if not _is_told(error):
+            _complain(str(error))
         return error.exit_code
     except Exception as error:
         _complain(
@@ -70,19 +72,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def pretrain(arguments: Sequence[str]) -> None:
     """Train a backbone on images without labels."""
     from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.distributed import is_first
+    from crosscontext.launching import is_launch_due
     from crosscontext.layers import resolve
     from crosscontext.pretraining import PretrainSettings
     from crosscontext.pretraining import pretrain as run
     from crosscontext.recipes import recipe_layers, recipes_known
-    from crosscontext.resuming import refuse_changes, saved_layer
-    from crosscontext.tracking import console_progress
+    from crosscontext.resuming import refuse_changes, restarted, saved_layer
+    from crosscontext.tracking import Silence, console_progress
 
     summary = f"{pretrain.__doc__}\n{recipes_known('pretrain')}"
     verb = Verb("crosscontext pretrain [RECIPE] [OPTIONS]", summary, PretrainSettings)
     line = parse(arguments, verb)
     _refuse(line.positionals[1:])
     layers = (*recipe_layers("pretrain", line.positionals), *line.layers)
-    saved = None if "help" in line.flags else saved_layer(layers)
+    saved = None
+    if "help" not in line.flags:
+        layers = tuple(restarted(layers))
+        saved = saved_layer(layers)
     if saved is not None:
         layers = (saved, *layers)
     if (text := answer(verb, line.flags, layers)) is not None:
@@ -91,9 +98,11 @@ def pretrain(arguments: Sequence[str]) -> None:
     settings = resolve(PretrainSettings, layers)
     if saved is not None:
         refuse_changes(saved, settings)
-    with console_progress() as progress:
+    speaks = is_first() and not is_launch_due(settings)  # of several processes one
+    with console_progress() if speaks else nullcontext(Silence()) as progress:
         folder = run(settings, progress)
-    print(f"encoder: {folder.encoder}")
+    if speaks:
+        print(f"encoder: {folder.encoder}")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -254,6 +263,13 @@ def _notify(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def _is_told(error: CrossContextError) -> bool:
+    """Whether another process of the same run tells it: before they have met, the first of each machine."""
+    if error.told is None:
+        return os.environ.get("LOCAL_RANK", "0") != "0"
+    return error.told
+
+
 def _complain(message: str) -> None:
     if os.environ.get("CROSSCONTEXT_DEBUG"):
         traceback.print_exc()
@@ -262,7 +278,8 @@ def _complain(message: str) -> None:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of processes that train together, one says it
+        print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

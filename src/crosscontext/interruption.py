@@ -1,10 +1,14 @@
-"""Ctrl-C and SIGTERM → a run that ends after the current step, with a checkpoint."""
+"""Ctrl-C and SIGTERM → a run that ends after the current step, with a checkpoint.
+
+Of several processes all end after the same step, whichever of them got the signal.
+"""
 
 import signal
 import threading
 from pathlib import Path
 from types import FrameType
 
+from crosscontext.distributed import Vote, is_launched
 from crosscontext.errors import InterruptedRunError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -13,11 +17,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruption:
     """While it is entered, the first signal is only noted; a second one of the same kind acts at once.
 
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    Not so under a launcher, which passes a Ctrl-C on to processes that have got it already, and which ends
+    them after half a minute. Outside the main thread, where Python delivers no signals, nothing happens.
+
+    Attributes:
+        signal: what ends the run; set by `ask`.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._noted = 0
+        self._vote = Vote()
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interruption":
@@ -30,8 +40,14 @@ class Interruption:
             signal.signal(each, handler)  # type: ignore[arg-type]  # what signal.signal has returned
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.signal = signal.Signals(number)
-        signal.signal(number, self._before[self.signal])  # type: ignore[arg-type]  # as above
+        self._noted = number
+        if not is_launched():
+            signal.signal(number, self._before[signal.Signals(number)])  # type: ignore[arg-type]  # as above
+
+    def ask(self) -> None:
+        """Find out, once a step, whether this or another process has got a signal."""
+        number = self._vote.largest(self._noted)
+        self.signal = signal.Signals(number) if number else None
 
     def raise_stopped(self, step: int, folder: Path) -> None:
         """End the run.

@@ -1,36 +1,37 @@
 """Images without labels → a visual backbone: the loop, to be read top to bottom.
 
-planning, loading, method, optimiser → **pretraining** → run folder
+planning, assembly, rehearsal, stepping → **pretraining** → run folder. Several processes all run this loop;
+process 0 writes.
 """
 
 import json
-import statistics
-import time
 
 import torch
 from torch.optim import Optimizer
 
+from crosscontext import distributed
+from crosscontext.assembly import build_method, make_loader
+from crosscontext.batch_norms import average_statistics
 from crosscontext.checkpoints import load_checkpoint, save_checkpoint
-from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.held import hold
 from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encoder
 from crosscontext.errors import StoppedEarlyError
 from crosscontext.interruption import Interruption
+from crosscontext.joining import joined
+from crosscontext.launching import is_launch_due, launch
 from crosscontext.loading import Loader
-from crosscontext.machine import choose_device, describe_machine, keep_memory
+from crosscontext.machine import choose_device, describe_machine, keep_memory, share_cores
 from crosscontext.methods import Method, Outcome
 from crosscontext.monitor import Monitor
 from crosscontext.planning import PretrainSettings, plan_of, settle
+from crosscontext.rehearsal import rehearse
 from crosscontext.run_folder import RunFolder, write_atomically
-from crosscontext.schedules import Plan, steps_within
+from crosscontext.schedules import Plan
 from crosscontext.settings import dump_yaml
 from crosscontext.stepping import Stepper
 from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
-from crosscontext.winograd import train_by_winograd
 
 __all__ = ["PretrainSettings", "pretrain"]
-
-_REHEARSED_STEPS, _UNTIMED_STEPS = 12, 4
 
 
 def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> RunFolder:
@@ -51,16 +52,26 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
         NonFiniteError: the loss is no longer a number; the last good checkpoint stays.
         StoppedEarlyError: the session has ended as asked; the run can be resumed.
         InterruptedRunError: a signal has ended the session; the run can be resumed.
+        ProcessError: of several processes one was killed or hangs; the run can be resumed.
     """
-    progress = progress or Silence()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    if is_launch_due(settings):
+        launch(settings)
+    else:
+        with joined(settings.timeout_minutes):
+            prepare_and_train(settings, progress if progress and distributed.is_first() else Silence())
+    return RunFolder(settings.out)
+
+
+def prepare_and_train(settings: PretrainSettings, progress: Progress) -> None:
+    """Make everything that a run needs, new or as it was saved, and train."""
+    share_cores(settings.threads)
     keep_memory()
     device = choose_device(settings.device)
     folder = RunFolder(settings.out)
-    folder.check(resume=settings.resume, overwrite=settings.overwrite)
-
-    dataset = hold(settings.data.open().train, settings.hold_gigabytes)
+    with distributed.first_goes_ahead():  # and fetches a data set that is missing, if asked to
+        if distributed.is_first():
+            folder.check(resume=settings.resume, overwrite=settings.overwrite)
+        dataset = hold(settings.data.open().train, settings.hold_gigabytes)
     settings = settle(settings, dataset, progress.say)
     if settings.steps is None:
         settings = rehearse(settings, dataset, device, progress)
@@ -72,15 +83,11 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
         step = load_checkpoint(folder, method, optimizer)
     else:
         step = 0
-        folder.claim()  # from here on an earlier run is gone
-        session = {"resume": False, "overwrite": False, "stop_after": None}
-        config = dump_yaml(settings.model_copy(update=session))
-        machine = json.dumps(describe_machine(device), indent=1)
-        write_atomically(folder.config, lambda file: file.write(config.encode()))
-        write_atomically(folder.environment, lambda file: file.write(machine.encode()))
+        if distributed.is_first():
+            start_folder(folder, settings, device)
+    distributed.require_same(method.state_dict(), f"after step {step}")
     monitor = Monitor(settings.monitor, dataset, settings.seed, settings.batch_size, settings.workers)
     train(settings, plan, loader, method, optimizer, monitor, step, folder, progress)
-    return folder
 
 
 def train(
@@ -95,7 +102,8 @@ def train(
     progress: Progress,
 ) -> None:
     """Run all steps from `step` on; what happens in a run happens here."""
-    metrics = MetricsFile(folder.metrics, first_step=step + 1)
+    writes = distributed.is_first()
+    metrics = MetricsFile(folder.metrics, first_step=step + 1) if writes else None
     stop = plan.total_steps
     if settings.stop_after is not None:
         stop = min(stop, step + max(plan.steps(settings.stop_after), 1))
@@ -114,10 +122,11 @@ def train(
             step += 1
             watch.step_done(settings.batch_size)
 
+            interruption.ask()
             end = step == stop or interruption.signal is not None
             scalars: dict[str, float] = {}
             if step % log_every == 0 or end:
-                scalars |= scalars_of(outcome) | watch.read()
+                scalars |= distributed.mean(scalars_of(outcome)) | watch.read()
                 scalars["train/lr"] = optimizer.param_groups[0]["lr"]
                 write_skipped(folder, loader)
             monitored = step % monitor_every == 0 or step == plan.total_steps
@@ -126,14 +135,18 @@ def train(
                 stepper.check()
             if monitored or saved:
                 stepper.check_weights(step)
-            if monitored:
+                average_statistics(method, settings.batch_norm)
+                distributed.require_same(method.state_dict(), f"after step {step}")
+            if monitored and writes:
                 scalars |= monitor.measure(current_encoder(method, settings, step))
-            if scalars:
+            if scalars and metrics is not None:
                 metrics.write(step, step * settings.batch_size, scalars)
             progress.advance(step, scalars)
-            if saved:
+            if saved and writes:
                 save_checkpoint(folder, method, optimizer, step)
                 save_encoder(folder.encoder, current_encoder(method, settings, step))
+            if end:
+                distributed.meet()  # nobody leaves before the files are written
             if interruption.signal is not None:
                 interruption.raise_stopped(step, folder.path)
             watch.pause_over()
@@ -162,67 +175,19 @@ def current_encoder(method: Method, settings: PretrainSettings, step: int) -> En
     return encoder_of(method.encoder, settings.backbone, Preprocessing.for_size(settings.image_size), step)
 
 
-def build_method(settings: PretrainSettings, plan: Plan, device: torch.device) -> Method:
-    """Build backbone and method, with weights that are a function of the seed."""
-    torch.manual_seed(settings.seed)
-    method: Method = settings.method.build(settings.backbone.build(), plan)
-    method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-    if settings.winograd is True:
-        train_by_winograd(method)
-    return method.train()
-
-
-def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method, device: torch.device) -> Loader:
-    """Make the loader of the views that the method takes."""
-    return Loader(
-        dataset,
-        settings.views,
-        method.view_counts,
-        settings.image_size_at,
-        settings.batch_size,
-        settings.seed,
-        settings.workers,
-        device,
-        method.needs_labels,
-    )
-
-
-def rehearse(
-    settings: PretrainSettings, dataset: Dataset, device: torch.device, progress: Progress
-) -> PretrainSettings:
-    """Turn minutes into steps by timing a few steps, then thrown away."""
-    assert settings.minutes is not None
-    seconds = seconds_per_step(settings, dataset, device)
-    steps = steps_within(settings.minutes, seconds)
-    progress.say(f"{settings.minutes:g} minutes: {steps} steps of {seconds:.3g} s")
-    return settings.model_copy(update={"minutes": None, "steps": steps})
-
-
-def seconds_per_step(settings: PretrainSettings, dataset: Dataset, device: torch.device) -> float:
-    """Time a few steps with views of each size that a run has, and take the mean."""
-    rehearsed = settings.model_copy(update={"minutes": None, "steps": _REHEARSED_STEPS, "earlier_sizes": ()})
-    sizes = (*settings.earlier_sizes, settings.image_size)
-    return statistics.mean(
-        _time_steps(rehearsed.model_copy(update={"image_size": size}), dataset, device) for size in sizes
-    )
-
-
-def _time_steps(settings: PretrainSettings, dataset: Dataset, device: torch.device) -> float:
-    """Time the steps of a short run, the first ones excepted."""
-    assert settings.steps is not None
-    plan = plan_of(settings, dataset)
-    method = build_method(settings, plan, device)
-    stepper = Stepper(settings, plan, method, settings.optimizer.build(method.student))
-    moments: list[float] = []
-    for step, batch in enumerate(make_loader(settings, dataset, method, device).batches(0, settings.steps)):
-        stepper.step(batch.views, step)
-        stepper.check()  # waits for the device
-        moments.append(time.perf_counter())
-    return (moments[-1] - moments[_UNTIMED_STEPS]) / (len(moments) - 1 - _UNTIMED_STEPS)
+def start_folder(folder: RunFolder, settings: PretrainSettings, device: torch.device) -> None:
+    """Make the folder that of a new run: from here on an earlier one is gone."""
+    folder.claim()
+    session = {"resume": False, "overwrite": False, "stop_after": None}
+    config = dump_yaml(settings.model_copy(update=session))
+    machine = json.dumps(describe_machine(device), indent=1)
+    write_atomically(folder.config, lambda file: file.write(config.encode()))
+    write_atomically(folder.environment, lambda file: file.write(machine.encode()))
 
 
 def write_skipped(folder: RunFolder, loader: Loader) -> None:
-    """Name the unreadable images met so far, one JSON object a line."""
-    if skipped := loader.skipped:
+    """Name the unreadable images that all processes have met so far, one JSON object a line."""
+    loader.skip(distributed.union(loader.skipped))
+    if (skipped := loader.skipped) and distributed.is_first():
         lines = "".join(json.dumps({"name": n, "cause": c}) + "\n" for n, c in sorted(skipped.items()))
         write_atomically(folder.skipped, lambda file: file.write(lines.encode()))
