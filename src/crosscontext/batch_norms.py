@@ -192,6 +192,7 @@ def _normalise(norm: _BatchNorm, sharing: Sharing, rows: Tensor) -> Tensor:
         return F.batch_norm(
             rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
         )
+    result: Tensor
     if sharing.group_size is None:
         result, mean, variance = _SyncedNorm.apply(rows, norm.weight, norm.bias, norm.eps)
         values = distributed.size() * rows.numel() // rows.shape[1]

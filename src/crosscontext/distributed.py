@@ -101,7 +101,7 @@ def collect(tensor: Tensor) -> Tensor:
     if size() == 1:
         return tensor[None]
     stacked = tensor.new_empty(size(), *tensor.shape)
-    dist.all_gather_into_tensor(stacked, tensor.contiguous())
+    dist.all_gather(list(stacked), tensor.contiguous())
     return stacked
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from crosscontext.errors import CrossContextError, ProcessError
 
 _GRACE = 5.0  # seconds in which the others notice, too, that a collective has failed
 _PAUSE = 0.05
-_REASON = "reason"
+_REASON, _HERE, _GONE = "reason", "here", "gone"
 _UNFORESEEN = 1
 
 
@@ -64,6 +64,7 @@ def joined(minutes: float) -> Iterator[None]:
             raise
         raise board.explain(error) from error
     finally:
+        board.leave()
         dist.destroy_process_group()
 
 
@@ -104,8 +105,8 @@ class _Board:
             error: of the collective.
         """
         try:
-            self._store.set(f"here/{self._rank}", "")
-            silent = self._silent()
+            self._store.set(f"{_HERE}/{self._rank}", "")
+            silent = self._missing(_HERE, until_reason=True)
         except dist.DistError:
             silent = [0]  # without torchrun, it is process 0 that holds the store
         if not silent:
@@ -122,13 +123,21 @@ class _Board:
         explained.told = reason.rank != self._rank
         return explained
 
-    def _silent(self) -> list[int]:
-        """Wait until all have reported or one has given a reason; name those who do neither for long."""
+    def leave(self) -> None:
+        """Let process 0 go last where it holds the store, which the others still want to read."""
+        with suppress(dist.DistError):
+            self._store.set(f"{_GONE}/{self._rank}", "")
+            if self._rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+                self._missing(_GONE, until_reason=False)
+
+    def _missing(self, note: str, *, until_reason: bool) -> list[int]:
+        """Wait a while for a note of every process, or for the first reason; name those that left none."""
         deadline = time.monotonic() + _GRACE
         while True:
-            silent = [rank for rank in range(self._size) if not self._store.check([f"here/{rank}"])]
-            if not silent or self._store.check([_REASON]) or time.monotonic() > deadline:
-                return silent
+            missing = [rank for rank in range(self._size) if not self._store.check([f"{note}/{rank}"])]
+            has_reason = until_reason and self._store.check([_REASON])
+            if not missing or has_reason or time.monotonic() > deadline:
+                return missing
             time.sleep(_PAUSE)
 
 
