@@ -36,7 +36,7 @@ def test_who_lost_the_connection_learns_the_reason_and_leaves_with_its_code() ->
 def test_a_process_that_says_nothing_is_named_once(impatient: None) -> None:
     first, _, third = boards()
     explained = first.explain(RuntimeError("gloo: timed out"))
-    assert str(explained).startswith("Processes 1, 2 of 3 no longer answer: killed, hanging, or cut off.")
+    assert str(explained).startswith("No answer from process 1, 2 of 3: killed, hanging, or cut off.")
     assert explained.told is False
     assert third.explain(RuntimeError("gloo: timed out")).told is True
 

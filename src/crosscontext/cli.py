@@ -43,16 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # is read when PyTorch is imported
+    if "RANK" in os.environ:  # each of several processes would warn of what DDP may do without
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        _complain("interrupted")
+        if _speaks_here():
+            _complain("interrupted")
         return EXIT_INTERRUPTED
     except _Terminated:
-        _complain("terminated")
+        if _speaks_here():
+            _complain("terminated")
         return EXIT_TERMINATED
     except BrokenPipeError:  # the reader has seen enough, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -265,9 +269,12 @@ def _notify(message: str) -> None:
 
 def _is_told(error: CrossContextError) -> bool:
     """Whether another process of the same run tells it: before they have met, the first of each machine."""
-    if error.told is None:
-        return os.environ.get("LOCAL_RANK", "0") != "0"
-    return error.told
+    return not _speaks_here() if error.told is None else error.told
+
+
+def _speaks_here() -> bool:
+    """Whether this process tells what happens to all processes of its machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _complain(message: str) -> None:

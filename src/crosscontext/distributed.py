@@ -296,8 +296,9 @@ def averaging_gradients(module: nn.Module) -> DistributedDataParallel:
     all processes are computed to be so.
     """
     # Which parameters take part may change from step to step (DINO's prototypes at first, the one-way pairs
-    # of CGH later) and with the backbone. Where all do, PyTorch warns that looking was not needed.
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-    return DistributedDataParallel(
-        module, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
-    )
+    # of CGH later) and with the backbone, so that PyTorch has to look.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`broadcast_buffers`")  # its new name is newer than 2.6
+        return DistributedDataParallel(
+            module, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+        )

@@ -19,6 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 from crosscontext.distributed import is_launched
 from crosscontext.errors import CrossContextError, ProcessError
 
+_MEETING = timedelta(minutes=10)  # within which all have started
 _GRACE = 5.0  # seconds in which the others notice, too, that a collective has failed
 _PAUSE = 0.05
 _REASON, _HERE, _GONE = "reason", "here", "gone"
@@ -43,14 +44,17 @@ def joined(minutes: float) -> Iterator[None]:
         return
     timeout = timedelta(minutes=minutes)
     try:
-        store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
+        store, rank, size = next(iter(rendezvous("env://", timeout=_MEETING)))
+        ready = PrefixStore("ready", store)
+        ready.set(str(rank), "")
+        ready.wait([str(each) for each in range(size)], _MEETING)
         dist.init_process_group(
             store=PrefixStore("collectives", store), rank=rank, world_size=size, timeout=timeout
         )
     except dist.DistError as error:
         raise ProcessError(
-            f"The processes did not find each other within {minutes:g} minutes: {error}. Make sure that all "
-            "of them are started, and that MASTER_ADDR can be reached on MASTER_PORT."
+            f"The processes did not find each other within {_MEETING}: {error}. Make sure that all of them "
+            "are started, and that MASTER_ADDR can be reached on MASTER_PORT."
         ) from error
     board = _Board(PrefixStore("board", store), rank, size)
     try:
@@ -116,8 +120,9 @@ class _Board:
             )
         else:
             named = ", ".join(str(rank) for rank in silent)
-            processes = f"Process {named}" if len(silent) == 1 else f"Processes {named}"
-            message = f"{processes} of {self._size} no longer answer: killed, hanging, or cut off. {_REMEDY}"
+            message = (
+                f"No answer from process {named} of {self._size}: killed, hanging, or cut off. {_REMEDY}"
+            )
         reason = self.post(message, _UNFORESEEN)
         explained = ProcessError(reason.message, reason.exit_code)
         explained.told = reason.rank != self._rank

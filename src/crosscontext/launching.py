@@ -4,6 +4,7 @@ settings with devices > 1 → **launching** → `crosscontext pretrain` once a p
 """
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,9 +54,7 @@ def launch(settings: PretrainSettings) -> None:
             elastic_launch(config, sys.executable)(*command)
         except ChildFailedError as error:
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
-            rank = min(codes, key=lambda rank: codes[rank])  # a process that was killed has a negative one
-            signal_name = error.failures[rank].signal_name()
-            raise _failure(rank, codes[rank], signal_name, settings) from error
+            raise _failure(codes, settings) from error
         except SignalException as error:
             interrupted = InterruptedRunError(
                 f"Interrupted by {error.sigval.name}; the processes have ended.", error.sigval
@@ -64,13 +63,22 @@ def launch(settings: PretrainSettings) -> None:
             raise interrupted from error
 
 
-def _failure(rank: int, exit_code: int, signal_name: str, settings: PretrainSettings) -> ProcessError:
-    if exit_code >= 0:
-        failure = ProcessError(f"Process {rank} of {settings.devices} has failed; it says why.", exit_code)
+def _failure(codes: dict[int, int], settings: PretrainSettings) -> ProcessError:
+    """Say which process was killed, or take over the exit code of one that has failed and said why.
+
+    Args:
+        codes: exit codes by rank, negative for signals. When one process fails, the launcher itself ends the
+            others by SIGTERM.
+        settings: of the run.
+    """
+    causes = {rank: code for rank, code in codes.items() if code != -signal.SIGTERM} or codes
+    rank = min(causes, key=lambda rank: causes[rank])
+    if causes[rank] > 0:
+        failure = ProcessError(f"Process {rank} of {settings.devices} has failed.", causes[rank])
         failure.told = True
         return failure
     return ProcessError(
-        f"Process {rank} of {settings.devices} was killed by {signal_name}; the last checkpoint is kept. Go "
-        f"on with: crosscontext pretrain --out {settings.out} --resume. If nobody killed it, the machine was "
-        "out of memory: lower --batch-size, --workers or --hold-gigabytes."
+        f"Process {rank} of {settings.devices} was killed by {signal.Signals(-causes[rank]).name}; the last "
+        f"checkpoint is kept. Go on with: crosscontext pretrain --out {settings.out} --resume. If nobody "
+        "killed it, the machine was out of memory: lower --batch-size, --workers or --hold-gigabytes."
     )
