@@ -23,7 +23,7 @@ from crosscontext.tracking import read_metrics
 from several_processes import Programs, finish, run_task, start
 
 BATCH, STEPS = 16, 20
-RATE = 0.005  # small: where rounding flips one ReLU, all later gradients differ in the third digit, or more
+RATE = 0.0005  # small: where rounding flips one ReLU, all later gradients differ in the third digit, or more
 EXACT = ("cgh", "cgh-split", "cgh-one-way", "moco", "moco-split", "supervised", "simsiam")
 """Where that did not happen within the steps of this test."""
 MEMORY = {"slots": 30}
@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "moco-split": {"method": {"name": "moco", "memory": MEMORY}, "batch_norm": SPLIT},
     "sce": {"method": {"name": "sce", "memory": MEMORY}},
     "simclr": {"method": {"name": "simclr"}},
-    "barlow_twins": {"method": {"name": "barlow_twins"}, "optimizer": {"learning_rate": 1e-5}},
+    "barlow_twins": {"method": {"name": "barlow_twins"}, "optimizer": {"learning_rate": 2e-6}},
     "vicreg": {"method": {"name": "vicreg"}},
     "byol-split": {"method": {"name": "byol"}, "batch_norm": SPLIT},
     "dino": {"method": {"name": "dino", "prototypes": 32, "prototypes_frozen": "5 steps"}},
@@ -120,7 +120,7 @@ def assert_alike(ours: Path, alone: Path) -> None:
     assert len(losses) == STEPS
     assert len(set(losses)) > STEPS / 2
     assert curve(ours)[:2] == pytest.approx(losses[:2], abs=1e-5, rel=1e-5)
-    assert curve(ours) == pytest.approx(losses, rel=1e-5 if ours.name in EXACT else 3e-3, abs=1e-5)
+    assert curve(ours) == pytest.approx(losses, rel=1e-5 if ours.name in EXACT else 1e-3, abs=1e-5)
     assert curve(ours, "train/gradient_norm")[:2] == pytest.approx(norms[:2], rel=2e-3, abs=1e-5)
     assert curve(ours, "train/gradient_norm") == pytest.approx(norms, rel=0.1, abs=1e-5)
     state, expected = tensors(ours), tensors(alone)
