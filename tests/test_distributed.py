@@ -24,8 +24,6 @@ from several_processes import Programs, finish, run_task, start
 
 BATCH, STEPS = 16, 20
 RATE = 0.0005  # small: where rounding flips one ReLU, all later gradients differ in the third digit, or more
-EXACT = ("cgh", "cgh-split", "cgh-one-way", "moco", "moco-split", "supervised", "simsiam")
-"""Where that did not happen within the steps of this test."""
 MEMORY = {"slots": 30}
 SPLIT = {"name": "split", "groups": 4}
 CASES: dict[str, dict[str, Any]] = {
@@ -36,7 +34,7 @@ CASES: dict[str, dict[str, Any]] = {
     "moco-split": {"method": {"name": "moco", "memory": MEMORY}, "batch_norm": SPLIT},
     "sce": {"method": {"name": "sce", "memory": MEMORY}},
     "simclr": {"method": {"name": "simclr"}},
-    "barlow_twins": {"method": {"name": "barlow_twins"}, "optimizer": {"learning_rate": 2e-6}},
+    "barlow_twins": {"method": {"name": "barlow_twins"}, "optimizer": {"learning_rate": 1e-7}},
     "vicreg": {"method": {"name": "vicreg"}},
     "byol-split": {"method": {"name": "byol"}, "batch_norm": SPLIT},
     "dino": {"method": {"name": "dino", "prototypes": 32, "prototypes_frozen": "5 steps"}},
@@ -119,15 +117,12 @@ def assert_alike(ours: Path, alone: Path) -> None:
     losses, norms = curve(alone), curve(alone, "train/gradient_norm")
     assert len(losses) == STEPS
     assert len(set(losses)) > STEPS / 2
-    assert curve(ours)[:2] == pytest.approx(losses[:2], abs=1e-5, rel=1e-5)
-    assert curve(ours) == pytest.approx(losses, rel=1e-5 if ours.name in EXACT else 1e-3, abs=1e-5)
-    assert curve(ours, "train/gradient_norm")[:2] == pytest.approx(norms[:2], rel=2e-3, abs=1e-5)
-    assert curve(ours, "train/gradient_norm") == pytest.approx(norms, rel=0.1, abs=1e-5)
+    assert curve(ours) == pytest.approx(losses, abs=1e-5, rel=1e-5)
+    assert curve(ours, "train/gradient_norm") == pytest.approx(norms, rel=1e-2, abs=1e-5)
     state, expected = tensors(ours), tensors(alone)
     assert state.keys() == expected.keys()
-    if ours.name in EXACT:
-        for key, value in expected.items():
-            torch.testing.assert_close(state[key], value, atol=1e-3, rtol=1e-2, msg=key)
+    for key, value in expected.items():
+        torch.testing.assert_close(state[key], value, atol=1e-3, rtol=1e-2, msg=key)
 
 
 @pytest.mark.slow

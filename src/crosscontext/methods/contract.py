@@ -25,8 +25,9 @@ class Outcome(NamedTuple):
     """Scalars to log, without gradient: ``loss_<term>``, ``relation_entropy_<context>``, …"""
 
     keys: dict[str, Tensor]
-    """Context → teacher embeddings of the batch, (B, D); what the memory takes after the step. Of several
-    processes each gives those of its share, and gets those of the whole batch in `after_step`."""
+    """Context → teacher embeddings of the batch, (B, D), or one row with their mean; what the memory takes
+    after the step. Of several processes each gives what comes of its share, and gets the rows of all in
+    `after_step`."""
 
     momentum: float | None = None
     """Of the teacher after this step, where it changes in the course of the run."""
