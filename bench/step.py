@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.harness import Row, alternate, clocked, compare, fresh, require, spread_note
+from crosscontext.assembly import build_method
 from crosscontext.machine import keep_memory
 from crosscontext.planning import PretrainSettings
-from crosscontext.pretraining import build_method
 from crosscontext.schedules import Plan
 from crosscontext.stepping import Stepper
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from crosscontext.cli import VERBS, main
+from crosscontext.cli import main
 from crosscontext.comparison import CompareSettings
 from crosscontext.complaints import spelled
 from crosscontext.evaluation import EvaluateSettings
@@ -21,6 +21,7 @@ from crosscontext.preview import PreviewSettings
 from crosscontext.results import append_results
 from crosscontext.settings import Settings
 from crosscontext.studies import StudySettings
+from crosscontext.verbs import VERBS
 from crosscontext.verification import VerifyResumeSettings
 from handmade import score
 

@@ -96,6 +96,17 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
                 assert all(torch.equal(*pair) for pair in zip(copies[name], others[name], strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shares_of_a_batch_are_its_rows_also_where_images_are_unreadable(damaged: Path, workers: int) -> None:
+    whole = list(loader_over(damaged, workers).batches(0, 6))
+    half = BATCH // 2
+    for share in (slice(0, half), slice(half, BATCH)):
+        loader = Loader(Files(damaged), SETTINGS, COUNTS, SIZE, BATCH, 0, workers, share=share)
+        for ours, theirs in zip(loader.batches(0, 6), whole, strict=True):
+            rows = {name: [copy[share] for copy in copies] for name, copies in theirs.crops.items()}
+            assert_same([ours], [theirs._replace(indices=theirs.indices[share], crops=rows)])
+
+
 @pytest.mark.parametrize("workers", [1, 3, 11])
 def test_the_number_of_workers_changes_nothing(folder: Path, workers: int) -> None:
     assert_same(list(loader_over(folder, workers).batches(-3, 8)), list(loader_over(folder).batches(-3, 8)))

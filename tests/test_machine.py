@@ -1,3 +1,4 @@
+import os
 import platform
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from crosscontext.machine import (
     settle_compile,
     settle_precision,
     settle_winograd,
+    share_cores,
     start_threads,
 )
 
@@ -35,6 +37,22 @@ def test_auto_is_a_device_that_is_there() -> None:
 def test_an_absent_device_is_refused_with_those_that_are_there() -> None:
     with pytest.raises(SettingsError, match=r"'cuda'.*offers cpu"):
         choose_device("cuda")
+
+
+def test_several_processes_share_the_cores_and_each_wants_a_gpu_of_its_own(
+    three_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share_cores(None)
+    assert torch.get_num_threads() == 3
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    share_cores(None)
+    assert torch.get_num_threads() == max((os.cpu_count() or 1) // 64, 1)
+    share_cores(2)
+    assert torch.get_num_threads() == 2
+    with pytest.raises(SettingsError, match="64 processes shall train on this machine, but it has 8 GPUs"):
+        choose_device("auto")
 
 
 def test_the_description_has_versions_and_threads() -> None:

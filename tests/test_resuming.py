@@ -1,12 +1,13 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from crosscontext.errors import RunFolderError, SettingsError
-from crosscontext.layers import COMMAND_LINE, Layer, resolve
+from crosscontext.layers import COMMAND_LINE, Layer, merge, resolve
 from crosscontext.planning import PretrainSettings, settle
-from crosscontext.resuming import continued, saved_layer
+from crosscontext.resuming import continued, restarted, saved_layer
 from crosscontext.settings import dump_yaml
 
 GIVEN = {"data": {"name": "shapes", "num_train": 96}, "epochs": 2, "batch_size": 32}
@@ -96,3 +97,25 @@ def test_nothing_to_resume_names_the_missing_file(tmp_path: Path) -> None:
 
 def test_nothing_saved_is_read_unless_resuming(tmp_path: Path) -> None:
     assert saved_layer([Layer(COMMAND_LINE, {"out": str(tmp_path)})]) is None
+
+
+def test_a_run_that_torchrun_has_restarted_goes_on_by_itself(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job-7")
+    given = [Layer(COMMAND_LINE, {"out": str(run), "overwrite": True, "workers": 5, **GIVEN})]
+
+    def outcome(launch: str | None) -> dict[str, object]:
+        text = json.dumps({"torch": "2"} if launch is None else {"launch": launch})
+        (run / "environment.json").write_text(text)
+        return merge(PretrainSettings, restarted(given))
+
+    as_given = merge(PretrainSettings, given)
+    assert outcome("job-7") == as_given  # this is no restart
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert outcome("job-6") == outcome(None) == as_given  # an older run is in the way, as before
+    assert outcome("job-7") == as_given | {"overwrite": True}  # without a checkpoint yet it begins again
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").touch()
+    resumed = {"out": str(run), "workers": 5, "resume": True, "overwrite": False}
+    assert outcome("job-7") == resumed

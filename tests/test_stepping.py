@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from crosscontext.assembly import build_method
 from crosscontext.errors import NonFiniteError
 from crosscontext.methods import Method
 from crosscontext.planning import PretrainSettings
-from crosscontext.pretraining import build_method
 from crosscontext.schedules import Plan
 from crosscontext.stepping import Stepper
 

@@ -1,15 +1,14 @@
-"""The command line: one function a verb. Settings are read here, and errors become lines and exit codes.
+"""The command line: the first word says the verb; errors become lines and exit codes.
 
-recipe + options → **cli** → the verbs. Heavy imports wait for their verb.
+arguments → **cli** → verbs
 """
 
-import json
 import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
@@ -20,6 +19,7 @@ from crosscontext.errors import (
     CrossContextError,
     SettingsError,
 )
+from crosscontext.verbs import VERBS
 
 _EXIT_FAILURE = 1
 _SPINS = "5000"
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     signal.signal(signal.SIGTERM, _terminate)
     os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)  # is read when PyTorch is imported
+    if "RANK" in os.environ:  # each of several processes would warn of what DDP may do without
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         if limit := os.environ.get("CROSSCONTEXT_MAX_PIXELS"):
             from crosscontext.datasets.decoding import limit_pixels
@@ -52,16 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        _complain("interrupted")
+        if _speaks_here():
+            _complain("interrupted")
         return EXIT_INTERRUPTED
     except _Terminated:
-        _complain("terminated")
+        if _speaks_here():
+            _complain("terminated")
         return EXIT_TERMINATED
     except BrokenPipeError:  # the reader has seen enough, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _EXIT_FAILURE
     except CrossContextError as error:
-        _complain(str(error))
+        if not _is_told(error):
+            _complain(str(error))
         return error.exit_code
     except Exception as error:
         _complain(
@@ -69,172 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return _EXIT_FAILURE
     return code
-
-
-def pretrain(arguments: Sequence[str]) -> None:
-    """Train a backbone on images without labels."""
-    from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.layers import resolve
-    from crosscontext.pretraining import PretrainSettings
-    from crosscontext.pretraining import pretrain as run
-    from crosscontext.recipes import recipe_layers, recipes_known
-    from crosscontext.resuming import continued, saved_layer
-    from crosscontext.tracking import console_progress
-
-    summary = f"{pretrain.__doc__}\n{recipes_known('pretrain')}"
-    verb = Verb("crosscontext pretrain [RECIPE] [OPTIONS]", summary, PretrainSettings)
-    line = parse(arguments, verb)
-    _refuse(line.positionals[1:])
-    layers = (*recipe_layers("pretrain", line.positionals), *line.layers)
-    saved = None if "help" in line.flags else saved_layer(layers)
-    if saved is not None:
-        layers = (saved, *layers)
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
-        return
-    settings = resolve(PretrainSettings, layers)
-    if saved is not None:
-        settings = continued(saved, settings, _notify)
-    with console_progress() as progress:
-        folder = run(settings, progress)
-    print(f"encoder: {folder.encoder}")
-
-
-def evaluate(arguments: Sequence[str]) -> None:
-    """Score the encoder of a run beside references, e.g. raw pixels."""
-    from rich.console import Console
-
-    from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.evaluation import EvaluateSettings
-    from crosscontext.evaluation import evaluate as run
-    from crosscontext.layers import COMMAND_LINE, Layer, resolve
-    from crosscontext.recipes import recipe_layers, recipes_known
-    from crosscontext.report import score_table
-    from crosscontext.run_folder import RunFolder
-
-    summary = f"{evaluate.__doc__}\nRUN: the folder that pretrain wrote.\n{recipes_known('evaluate')}"
-    flags = {"json": "Print the scores as one JSON list, and nothing else."}
-    verb = Verb("crosscontext evaluate RUN [RECIPE] [OPTIONS]", summary, EvaluateSettings, flags)
-    line = parse(arguments, verb)
-    _refuse(line.positionals[2:])
-    folder = [Layer(COMMAND_LINE, {"run": path}) for path in line.positionals[:1]]
-    layers = (*recipe_layers("evaluate", line.positionals[1:]), *folder, *line.layers)
-    if "help" not in line.flags and not any("run" in layer.values for layer in layers):
-        raise SettingsError("Missing RUN, the folder that pretrain wrote: crosscontext evaluate RUN.")
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
-        return
-    settings = resolve(EvaluateSettings, layers)
-    scores = run(settings, _notify)
-    if "json" in line.flags:
-        print(json.dumps([score.model_dump(mode="json") for score in scores]))
-    else:
-        Console().print(score_table(scores))
-        print(f"encoder: {settings.run if settings.run.is_file() else RunFolder(settings.run).encoder}")
-
-
-def compare(arguments: Sequence[str]) -> None:
-    """Put the scores of several runs side by side, with intervals."""
-    from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.comparison import CompareSettings
-    from crosscontext.comparison import compare as run
-    from crosscontext.layers import COMMAND_LINE, Layer, resolve
-    from crosscontext.report import comparison_text
-
-    summary = f"{compare.__doc__}\nRUN: folders that evaluate wrote scores into."
-    verb = Verb("crosscontext compare RUN... [OPTIONS]", summary, CompareSettings)
-    line = parse(arguments, verb)
-    layers = line.layers
-    if line.positionals:
-        layers = (Layer(COMMAND_LINE, {"runs": line.positionals}), *layers)
-    elif "help" not in line.flags and not any("runs" in layer.values for layer in layers):
-        raise SettingsError("Missing RUN, the folders that evaluate wrote into: crosscontext compare RUN...")
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
-        return
-    settings = resolve(CompareSettings, layers)
-    print(comparison_text(run(settings, _notify), settings.format))
-
-
-def study(arguments: Sequence[str]) -> None:
-    """Run methods × settings × seeds under one budget; compare them."""
-    from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.layers import Layer, resolve
-    from crosscontext.recipes import find_recipe, recipe_layers, recipes_known
-    from crosscontext.studies import StudySettings, describe
-    from crosscontext.studies import study as run
-
-    known = recipes_known("study").replace("RECIPE", "STUDY", 1)
-    summary = f"{study.__doc__}\n{known}\nThe same command again goes on where it stopped."
-    flags = {"dry_run": "Try each cell for a few steps, say what would be done and how long it takes, stop."}
-    verb = Verb("crosscontext study STUDY [OPTIONS]", summary, StudySettings, flags)
-    line = parse(arguments, verb)
-    _refuse(line.positionals[1:])
-    for key in StudySettings.OF_THE_FILE:
-        if any(key in layer.values for layer in line.layers):
-            raise SettingsError(
-                f"--{key} stands in the study file alone, so that the file says what was compared."
-            )
-    if not line.positionals and "help" not in line.flags:
-        raise SettingsError("Missing STUDY, a YAML file or a name: crosscontext study STUDY.")
-    layers = (*recipe_layers("study", line.positionals), *line.layers)
-    if line.positionals:
-        name = find_recipe("study", line.positionals[0]).stem
-        layers = (Layer("its name", {"out": f"studies/{name}", "runs": f"runs/{name}"}), *layers)
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
-        return
-    settings = resolve(StudySettings, layers)
-    if "dry_run" in line.flags:
-        print(describe(settings, _notify))
-        return
-    run(settings, _notify)
-    print(f"results: {settings.out}")
-
-
-def verify_resume(arguments: Sequence[str]) -> None:
-    """Check, bit by bit, that a killed run goes on unharmed."""
-    from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.layers import resolve
-    from crosscontext.recipes import recipe_layers, recipes_known
-    from crosscontext.verification import VerifyResumeSettings
-    from crosscontext.verification import verify_resume as run
-
-    summary = f"{verify_resume.__doc__}\n{recipes_known('pretrain')}"
-    verb = Verb("crosscontext verify-resume [RECIPE] [OPTIONS]", summary, VerifyResumeSettings)
-    line = parse(arguments, verb)
-    _refuse(line.positionals[1:])
-    layers = (*recipe_layers("pretrain", line.positionals), *line.layers)
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
-        return
-    print(run(resolve(VerifyResumeSettings, layers), _notify))
-
-
-def views(arguments: Sequence[str]) -> None:
-    """Draw a few images with their views."""
-    from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.layers import resolve
-    from crosscontext.preview import PreviewSettings, preview
-
-    verb = Verb("crosscontext views --data DIR [OPTIONS]", str(views.__doc__), PreviewSettings)
-    line = parse(arguments, verb)
-    _refuse(line.positionals)
-    if (text := answer(verb, line.flags, line.layers)) is not None:
-        print(text)
-        return
-    print(f"views: {preview(resolve(PreviewSettings, line.layers))}")
-
-
-VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
-    "pretrain": pretrain,
-    "evaluate": evaluate,
-    "compare": compare,
-    "study": study,
-    "verify-resume": verify_resume,
-    "views": views,
-}
-"""What the program can do, by the word that asks for it."""
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -269,13 +108,14 @@ def _overview() -> str:
     )
 
 
-def _refuse(positionals: Sequence[str]) -> None:
-    if positionals:
-        raise SettingsError(f"Unexpected argument '{positionals[0]}'. Options begin with --; see --help.")
+def _is_told(error: CrossContextError) -> bool:
+    """Whether another process of the same run tells it: before they have met, the first of each machine."""
+    return not _speaks_here() if error.told is None else error.told
 
 
-def _notify(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+def _speaks_here() -> bool:
+    """Whether this process tells what happens to all processes of its machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _complain(message: str) -> None:
@@ -286,7 +126,8 @@ def _complain(message: str) -> None:
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of processes that train together, one says it
+        print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -15,6 +15,9 @@ class CrossContextError(Exception):
 
     exit_code: int = 1
 
+    told: bool | None = None
+    """Among processes that train together: whether another one tells this already. None: it is not known."""
+
 
 class SettingsError(CrossContextError, ValueError):
     """A setting is unknown, of the wrong type, out of range, or at odds with another one."""
@@ -59,6 +62,14 @@ class ShortOfMemoryError(CrossContextError):
 
 class ResumeError(CrossContextError):
     """A run that was killed and resumed does not equal one that was not, or could not be compared."""
+
+
+class ProcessError(CrossContextError):
+    """Of the processes that train together one has died, hangs, or does not do what the others do."""
+
+    def __init__(self, message: str, exit_code: int = 1):
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class StudyError(CrossContextError):

@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
 from crosscontext.backbones import Backbone
+from crosscontext.batch_norms import SharedBatchNorm2d
 from crosscontext.contexts import pool
 from crosscontext.encoders import Encoder
 from crosscontext.winograd import WinogradConv2d, pays
@@ -173,7 +174,7 @@ def _simplify(network: nn.Module, pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]])
     for convolution, norm in pairs:
         if isinstance(norm, BatchNormAct2d):
             faster[norm] = nn.Sequential(norm.drop, norm.act)
-        elif type(norm) is nn.BatchNorm2d:
+        elif type(norm) in (nn.BatchNorm2d, SharedBatchNorm2d):
             faster[norm] = nn.Identity()
         else:
             continue  # it may do more than its name says

@@ -1,5 +1,7 @@
 """What ends a session before its run is finished, with a checkpoint: a step, a time, Ctrl-C or SIGTERM.
 
+Of several processes all end after the same step, whichever of them got the signal.
+
 settings, signals → **interruption** → the loop
 """
 
@@ -11,22 +13,30 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
+from crosscontext.distributed import Vote, is_launched
 from crosscontext.errors import InterruptedRunError, StoppedEarlyError
 from crosscontext.schedules import Duration, Plan, Timespan, seconds_of
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_TIME_IS_UP = 1  # below both
 _RESERVE = 1.0  # seconds
 
 
 class Interruption:
     """While it is entered, the first signal is only noted; a second one of the same kind acts at once.
 
-    It may be entered again, and still knows what it noted. Outside the main thread, where Python delivers no
-    signals, it does nothing.
+    It may be entered again, and still knows what it noted. Under a launcher every signal is only noted: it
+    passes a Ctrl-C on to processes that have got it already, and ends them after half a minute. Outside the
+    main thread, where Python delivers no signals, nothing happens.
+
+    Attributes:
+        signal: what ends the run; set by `ask`.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._noted = 0
+        self._vote = Vote()
         self._before: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interruption":
@@ -39,8 +49,22 @@ class Interruption:
             signal.signal(each, handler)  # type: ignore[arg-type]  # what signal.signal has returned
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        self.signal = signal.Signals(number)
-        signal.signal(number, self._before[self.signal])  # type: ignore[arg-type]  # as above
+        self._noted = number
+        if not is_launched():
+            signal.signal(number, self._before[signal.Signals(number)])  # type: ignore[arg-type]  # as above
+
+    def ask(self, otherwise: int = 0) -> int:
+        """Find out, once a step, what this process or another one has noted.
+
+        Args:
+            otherwise: a number below those of the signals, which counts where there is none.
+
+        Returns:
+            The number of a signal, or the largest of what all processes gave; with several, one step later.
+        """
+        number = self._vote.largest(self._noted or otherwise)
+        self.signal = signal.Signals(number) if number in _SIGNALS else None
+        return number
 
 
 class TimeLimit:
@@ -85,9 +109,9 @@ class Session:
         self._limit = limit
 
     def ends(self, step: int) -> bool:
-        """Whether the session is over after so many steps; it is asked once a step."""
-        near = self._limit.is_near()
-        return near or step >= self.stop or self.interruption.signal is not None
+        """Whether the session is over after so many steps; all processes ask, once a step."""
+        noted = self.interruption.ask(_TIME_IS_UP if self._limit.is_near() else 0)
+        return noted > 0 or step >= self.stop
 
     def close(self, step: int, folder: Path) -> None:
         """Tell how the session has ended, where that was not with the run; the checkpoint is saved.

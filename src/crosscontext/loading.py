@@ -6,8 +6,9 @@ lock), each on a few images at a time; how many threads there are changes nothin
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future
+from copy import copy as copied
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -74,15 +75,11 @@ class Loader:
         device: of the views. On a CPU the workers do the photometry, else the device does. By default
             there is none, and batches hold crops only.
         with_labels: whether the views have the classes of their images; the data set has labels.
+        share: rows of each batch that are made; by default all.
 
     Raises:
         DataError: the batch is larger than the data set.
     """
-
-    steps_per_epoch: int
-
-    names: Sequence[str]
-    """Of the images, by index."""
 
     def __init__(
         self,
@@ -95,6 +92,7 @@ class Loader:
         workers: int,
         device: torch.device | None = None,
         with_labels: bool = False,
+        share: slice = slice(None),
     ) -> None:
         num_images = len(dataset.names)
         if batch_size > num_images:
@@ -103,12 +101,12 @@ class Loader:
                 f"set the batch size to {num_images} or less, or add images."
             )
         self.steps_per_epoch = num_images // batch_size
-        self.names = dataset.names
-        self._dataset = dataset
+        self.dataset = dataset
         self._settings = views_settings
         self._views = [(name, copy) for name, number in counts.items() for copy in range(number)]
         self._image_size_at = image_size if callable(image_size) else lambda _: image_size
         self._batch_size = batch_size
+        self._share = share
         self._seed = seed
         self._workers = workers
         self._device = device
@@ -116,6 +114,12 @@ class Loader:
         self._order = lru_cache(maxsize=2)(partial(permutation, seed, size=num_images))
         self._skipped: dict[str, str] = {}
         self._lock = threading.Lock()
+
+    def whole(self) -> "Loader":
+        """The same, of whole batches instead of a share of them."""
+        loader = copied(self)
+        loader._share = slice(None)
+        return loader
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -163,25 +167,25 @@ class Loader:
     def _empty(self, step: int) -> Batch:
         epoch, place = divmod(step, self.steps_per_epoch)
         start = place * self._batch_size
+        indices = self._order(epoch)[start : start + self._batch_size][self._share].copy()
         crops: dict[str, list[Tensor]] = {}
         for name, _ in self._views:
             side = side_of(self._settings, name, self._image_size_at(step))
-            crops.setdefault(name, []).append(torch.from_numpy(empty_crops(self._batch_size, side)))
+            crops.setdefault(name, []).append(torch.from_numpy(empty_crops(len(indices), side)))
         on_cpu = self._device is not None and self._device.type == "cpu"
         views = {name: [empty_views(copy) for copy in copies] for name, copies in crops.items() if on_cpu}
-        indices = self._order(epoch)[start : start + self._batch_size].copy()
         return Batch(step, epoch, indices, crops, views)
 
     def _parts(self, batch: Batch) -> list[slice]:
         """Divide a batch, in the same way for any number of workers."""
         values_an_image = sum(copy[0].numel() for copies in batch.crops.values() for copy in copies)
         images = max(1, _VALUES_AT_ONCE // values_an_image)
-        return [slice(row, row + images) for row in range(0, self._batch_size, images)]
+        return [slice(row, row + images) for row in range(0, len(batch.indices), images)]
 
     def _fill(self, batch: Batch, part: slice) -> None:
         """Make the crops of a part of a batch, on a CPU the views, too."""
         try:
-            self._read_and_cut(batch, range(self._batch_size)[part])
+            self._read_and_cut(batch, range(len(batch.indices))[part])
             if batch.views:
                 crops, views = _rows(batch.crops, part), _rows(batch.views, part)
                 finish_views(crops, batch.indices[part], self._settings, self._seed, batch.epoch, views)
@@ -246,15 +250,15 @@ class Loader:
         """Decode the image of a row, or the next one that can be read, with its own index and draws."""
         while True:
             index = int(batch.indices[row])
-            name = self._dataset.names[index]
+            name = self.dataset.names[index]
             try:
-                return self._dataset.pixels(index, partial(self._reduction, batch.crops, draws))
+                return self.dataset.pixels(index, partial(self._reduction, batch.crops, draws))
             except ImageError as error:
-                self._skip(name, str(error))
+                self.skip({name: str(error)})
             except Exception as error:
                 error.add_note(f"This happened with the image {name}.")
                 raise
-            batch.indices[row] = (index + 1) % len(self._dataset.names)
+            batch.indices[row] = (index + 1) % len(self.dataset.names)
             draws[:] = self._draws(batch.epoch, batch.indices[row : row + 1])[0]
 
     def _reduction(
@@ -271,10 +275,18 @@ class Loader:
         ]
         return max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor <= min(rooms))
 
-    def _skip(self, name: str, cause: str) -> None:
+    def skip(self, found: Mapping[str, str]) -> None:
+        """Count unreadable images, also those that other processes have met.
+
+        Args:
+            found: name → cause.
+
+        Raises:
+            DataError: all that were met are more than 5 % of the data set.
+        """
         with self._lock:
-            self._skipped[name] = cause
-            num_skipped, num_images = len(self._skipped), len(self._dataset.names)
+            self._skipped |= found
+            num_skipped, num_images = len(self._skipped), len(self.dataset.names)
             if num_skipped > MAX_UNREADABLE * num_images:
                 shown = "".join(f"\n  {n}: {c}" for n, c in list(self._skipped.items())[:_NAMES_SHOWN])
                 raise DataError(

@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from crosscontext.distributed import launch_id, local_rank, local_size, size
 from crosscontext.errors import SettingsError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -18,23 +19,55 @@ _LONG_RUN = 2000  # steps
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "float32", "bfloat16"]
+_FASTEST_FIRST: tuple[Device, ...] = ("cuda", "mps", "cpu")
 
 
 def choose_device(device: Device) -> torch.device:
-    """Settle where to train; "auto" takes the first GPU, else the CPU.
+    """Settle where to train; "auto" takes the first GPU, else the CPU. Each of several processes has its own.
 
     Raises:
         SettingsError: the device is not there.
     """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    has_mps = torch.backends.mps.is_available() and local_size() == 1  # processes cannot share it
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": has_mps}
     if device == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
+        device = next(name for name in _FASTEST_FIRST if there[name])
+    if device == "cuda" and there["cuda"] and local_size() > 1:
+        return _own_gpu()
     if not there[device]:
         usable = ", ".join(name for name in there if there[name])
         raise SettingsError(
             f"device is {device!r}, but this machine offers {usable} to PyTorch. Choose one of these."
         )
     return torch.device(device)
+
+
+def _own_gpu() -> torch.device:
+    """The GPU of this one of several processes; PyTorch uses it where none is named.
+
+    Raises:
+        SettingsError: there are more processes than GPUs.
+    """
+    count = torch.cuda.device_count()
+    if local_size() > count:
+        raise SettingsError(
+            f"{local_size()} processes shall train on this machine, but it has {count} GPUs. Start at most "
+            f"{count}, or set --device cpu."
+        )
+    torch.cuda.set_device(local_rank())
+    return torch.device("cuda", local_rank())
+
+
+def share_cores(threads: int | None) -> None:
+    """Set the threads of the mathematics in this process.
+
+    Args:
+        threads: as set; None: all cores, of which each of several processes gets an equal part.
+    """
+    if threads is None and local_size() > 1:
+        threads = max((os.cpu_count() or 1) // local_size(), 1)
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def settle_precision(precision: Precision, device: torch.device) -> Precision:
@@ -119,6 +152,7 @@ def start_threads(number: int, name: str) -> ThreadPoolExecutor:
 def describe_machine(device: torch.device) -> dict[str, str | int]:
     """Collect what may explain a difference between two runs."""
     packages = ("crosscontext", "torch", "torchvision", "timm", "numpy", "pillow")
+    launch = launch_id()
     return {
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -126,5 +160,7 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
         "device": str(device),
         "cores": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
+        "processes": size(),
+        **({} if launch is None else {"launch": launch}),
         **{package: version(package) for package in packages},
     }

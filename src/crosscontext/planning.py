@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from crosscontext.backbones import BackboneSettings, ResNetSettings
+from crosscontext.batch_norms import BatchNormSettings, SyncSettings
 from crosscontext.datasets import DatasetSettings
 from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.survey import survey
@@ -35,7 +36,8 @@ _DEFAULT_EPOCHS = 200.0
 
 SESSION_FIELDS = frozenset(
     {
-        *("out", "threads", "workers", "device", "resume", "overwrite", "extend", "stop_after", "time_limit"),
+        *("out", "resume", "overwrite", "extend", "stop_after", "time_limit"),
+        *("device", "devices", "timeout_minutes", "accumulate", "threads", "workers"),
         *("collapse", "on_nonfinite", "rollbacks"),
     }
 )
@@ -67,7 +69,7 @@ class PretrainSettings(Settings):
     """Length of the run in minutes of training, turned into steps by timing a rehearsal."""
 
     batch_size: int = Field(256, ge=2)
-    """Images in a step."""
+    """Images in a step, of all processes together."""
 
     image_size: Literal["auto"] | Annotated[int, Field(ge=8)] = "auto"
     """Side of the views in pixels, at least 8; auto: by the median size of the images, at most 224."""
@@ -91,6 +93,10 @@ class PretrainSettings(Settings):
 
     optimizer: OptimizerSettings = OptimizerSettings()
     """Optimiser and its schedule."""
+
+    batch_norm: BatchNormSettings = SyncSettings()
+    """Which images share the statistics of BatchNorm: all (sync), those of a group (split), or those that a
+    process has at once (local)."""
 
     monitor: MonitorSettings = MonitorSettings()
     """Measurements during training."""
@@ -119,7 +125,19 @@ class PretrainSettings(Settings):
     """Steps that may be skipped so, in the whole run."""
 
     device: Device = "auto"
-    """Where to train; auto: the first GPU, else the CPU."""
+    """Where to train; auto: the first GPU, else the CPU. Each of several processes has its own GPU."""
+
+    devices: int = Field(1, ge=1)
+    """Processes that train together on this machine, each on a GPU of its own or on its part of the cores;
+    they share each batch. torchrun may start them instead, also on several machines."""
+
+    timeout_minutes: float = Field(10.0, gt=0)
+    """Time that processes wait for one that does not answer, before they stop and name it."""
+
+    accumulate: int = Field(1, ge=1)
+    """Parts in which a process takes its share of a batch, one after the other, to save memory; the weights
+    and the memory of embeddings change once a step, as with 1. Networks with BatchNorm need batch_norm split
+    without shuffle for that, or local; the statistics for evaluation follow the parts."""
 
     precision: Precision = "auto"
     """Of the networks; weights, relations and losses stay in float32. auto: bfloat16 where the device is
@@ -133,7 +151,7 @@ class PretrainSettings(Settings):
     results differ by rounding, 1e-5 of the largest. auto: on CPUs, in float32, where nothing is compiled."""
 
     threads: int | None = Field(None, ge=1)
-    """CPU threads of the mathematics; by default all cores."""
+    """CPU threads of the mathematics, of each process; by default all cores, shared by the processes."""
 
     hold_gigabytes: float = Field(1.0, ge=0)
     """Decoded images stay in memory if the whole set takes at most so much; 0: decode each time."""

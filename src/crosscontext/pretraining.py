@@ -1,38 +1,36 @@
 """Images without labels → a visual backbone: the loop, to be read top to bottom.
 
-planning, loading, method, optimiser → **pretraining** → run folder
+planning, assembly, rehearsal, stepping → **pretraining** → run folder. Several processes all run this loop;
+process 0 writes.
 """
 
-import statistics
-import time
-
-import torch
 from torch.optim import Optimizer
 
+from crosscontext import distributed
+from crosscontext.assembly import build_method, make_loader
+from crosscontext.batch_norms import average_statistics
 from crosscontext.checkpoints import fall_back, load_checkpoint, save_checkpoint
-from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.held import hold
 from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encoder
 from crosscontext.errors import NonFiniteError
 from crosscontext.extending import extend, write_settings
 from crosscontext.interruption import Session, TimeLimit
+from crosscontext.joining import joined
+from crosscontext.launching import is_launch_due, launch
 from crosscontext.loading import Loader
 from crosscontext.locking import locked
-from crosscontext.machine import choose_device, keep_memory
+from crosscontext.machine import choose_device, keep_memory, share_cores
 from crosscontext.methods import Method
 from crosscontext.monitor import Monitor
 from crosscontext.planning import PretrainSettings, plan_of, settle
+from crosscontext.rehearsal import rehearse
 from crosscontext.rollback import Rollbacks
 from crosscontext.run_folder import RunFolder
-from crosscontext.schedules import Plan, steps_within
 from crosscontext.stepping import Stepper, scalars_of
 from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
 from crosscontext.verdict import Judge
-from crosscontext.winograd import train_by_winograd
 
 __all__ = ["PretrainSettings", "pretrain"]
-
-_REHEARSED_STEPS, _UNTIMED_STEPS = 12, 4
 
 
 def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> RunFolder:
@@ -55,22 +53,37 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
         ShortOfMemoryError: there is no memory for images; the last checkpoint stays.
         StoppedEarlyError: the session has ended as asked; the run can be resumed.
         InterruptedRunError: a signal has ended the session; the run can be resumed.
+        ProcessError: of several processes one was killed or hangs; the run can be resumed.
     """
-    limit = TimeLimit(settings.time_limit)
-    folder, progress = RunFolder(settings.out), progress or Silence()
-    with locked(folder, progress.say):
-        _pretrain(settings, folder, limit, progress)
+    limit, folder = TimeLimit(settings.time_limit), RunFolder(settings.out)
+    if is_launch_due(settings):
+        launch(settings)
+        return folder
+    with joined(settings.timeout_minutes):
+        if distributed.is_first():
+            progress = progress or Silence()
+            with locked(folder, progress.say):
+                prepare_and_train(settings, folder, limit, progress)
+        else:
+            prepare_and_train(settings, folder, limit, Silence())
     return folder
 
 
-def _pretrain(settings: PretrainSettings, folder: RunFolder, limit: TimeLimit, progress: Progress) -> None:
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+def prepare_and_train(
+    settings: PretrainSettings, folder: RunFolder, limit: TimeLimit, progress: Progress
+) -> None:
+    """Make everything that a run needs, new or as it was saved, and train."""
+    share_cores(settings.threads)
     keep_memory()
     device = choose_device(settings.device)
-    folder.check(resume=settings.resume, overwrite=settings.overwrite)
-
-    dataset = hold(settings.data.open().train, settings.hold_gigabytes)
+    writes = distributed.is_first()
+    with distributed.first_goes_ahead():  # and fetches a data set that is missing, if asked to
+        if writes:
+            folder.check(resume=settings.resume, overwrite=settings.overwrite)
+            folder.sweep()
+            if settings.resume:
+                fall_back(folder, progress.say)
+        dataset = hold(settings.data.open().train, settings.hold_gigabytes)
     settings = settle(settings, dataset, progress.say)
     if settings.steps is None:
         settings = rehearse(settings, dataset, device, progress)
@@ -78,17 +91,17 @@ def _pretrain(settings: PretrainSettings, folder: RunFolder, limit: TimeLimit, p
     method = build_method(settings, plan, device)
     optimizer = settings.optimizer.build(method.student)
     loader = make_loader(settings, dataset, method, device)
-    folder.sweep()
     if settings.resume:
-        fall_back(folder, progress.say)
         step = load_checkpoint(folder, method, optimizer)
-        if settings.extend:
+        if settings.extend and writes:
             extend(folder, settings, plan, step, progress.say)
     else:
         step = 0
-        folder.claim()  # from here on an earlier run is gone
-        write_settings(folder, settings, device)
-        save_checkpoint(folder, method, optimizer, step)  # from here on a killed run can be resumed
+        if writes:
+            folder.claim()  # from here on an earlier run is gone
+            write_settings(folder, settings, device)
+            save_checkpoint(folder, method, optimizer, step)  # from here on a killed run can be resumed
+    distributed.require_same(method.state_dict(), f"after step {step}")
     monitor = Monitor(settings.monitor, dataset, settings.seed, settings.batch_size, settings.workers)
     rollbacks = Rollbacks(folder, settings.on_nonfinite, settings.rollbacks, progress.say)
     session = Session(plan, step, settings.stop_after, limit)
@@ -114,8 +127,9 @@ def train(
     rollbacks: Rollbacks,
 ) -> None:
     """Run all steps from `step` on; what happens in a run happens here."""
-    plan, metrics = session.plan, MetricsFile(folder.metrics, first_step=step + 1)
-    judge = Judge(settings.collapse, plan, metrics.kept, progress.say)
+    plan, writes = session.plan, distributed.is_first()
+    metrics = MetricsFile(folder.metrics, first_step=step + 1) if writes else None
+    judge = Judge(settings.collapse, plan, metrics.kept if metrics else [], progress.say)
     log_every, monitor_every, checkpoint_every = (
         max(plan.steps(duration), 1)
         for duration in (settings.log_every, settings.monitor.every, settings.checkpoint_every)
@@ -134,26 +148,32 @@ def train(
             end = session.ends(step)
             scalars: dict[str, float] = {}
             if outcome is not None and (step % log_every == 0 or end):
-                scalars |= scalars_of(outcome) | watch.read()
+                scalars |= distributed.mean(scalars_of(outcome)) | watch.read()
                 scalars["train/lr"] = optimizer.param_groups[0]["lr"]
-                folder.write_skipped(loader.skipped)
+                loader.skip(distributed.union(loader.skipped))
+                if writes:
+                    folder.write_skipped(loader.skipped)
             monitored = step % monitor_every == 0 or step == plan.total_steps
             saved = step % checkpoint_every == 0 or end
             if scalars or monitored or saved:
                 stepper.check()
             if monitored or saved:
                 stepper.check_weights(step)
-            if monitored:
+                average_statistics(method, settings.batch_norm)
+                distributed.require_same(method.state_dict(), f"after step {step}")
+            if monitored and writes:
                 scalars |= monitor.measure(current_encoder(method, settings, step))
             collapse = judge.collapse(step, scalars)
-            if scalars:
+            if scalars and metrics is not None:
                 metrics.write(step, step * settings.batch_size, scalars)
             progress.advance(step, scalars)
-            if saved or collapse is not None:
+            if writes and (saved or collapse is not None):
                 save_checkpoint(folder, method, optimizer, step)
                 save_encoder(folder.encoder, current_encoder(method, settings, step))
             if collapse is not None:
                 raise collapse
+            if end:
+                distributed.meet()  # nobody leaves before the files are written
             watch.pause_over()
             if end:
                 break
@@ -167,62 +187,3 @@ def current_encoder(method: Method, settings: PretrainSettings, step: int) -> En
     """Wrap the backbone as it is now; the weights are shared."""
     assert settings.image_size != "auto"
     return encoder_of(method.encoder, settings.backbone, Preprocessing.for_size(settings.image_size), step)
-
-
-def build_method(settings: PretrainSettings, plan: Plan, device: torch.device) -> Method:
-    """Build backbone and method, with weights that are a function of the seed."""
-    torch.manual_seed(settings.seed)
-    method: Method = settings.method.build(settings.backbone.build(), plan)
-    method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-    if settings.winograd is True:
-        train_by_winograd(method)
-    return method.train()
-
-
-def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method, device: torch.device) -> Loader:
-    """Make the loader of the views that the method takes."""
-    return Loader(
-        dataset,
-        settings.views,
-        method.view_counts,
-        settings.image_size_at,
-        settings.batch_size,
-        settings.seed,
-        settings.workers,
-        device,
-        method.needs_labels,
-    )
-
-
-def rehearse(
-    settings: PretrainSettings, dataset: Dataset, device: torch.device, progress: Progress
-) -> PretrainSettings:
-    """Turn minutes into steps by timing a few steps, then thrown away."""
-    assert settings.minutes is not None
-    seconds = seconds_per_step(settings, dataset, device)
-    steps = steps_within(settings.minutes, seconds)
-    progress.say(f"{settings.minutes:g} minutes: {steps} steps of {seconds:.3g} s")
-    return settings.model_copy(update={"minutes": None, "steps": steps})
-
-
-def seconds_per_step(settings: PretrainSettings, dataset: Dataset, device: torch.device) -> float:
-    """Time a few steps with views of each size that a run has, and take the mean."""
-    rehearsed = settings.model_copy(update={"minutes": None, "steps": _REHEARSED_STEPS, "earlier_sizes": ()})
-    sizes = (*settings.earlier_sizes, settings.image_size)
-    return statistics.mean(
-        _time_steps(rehearsed.model_copy(update={"image_size": size}), dataset, device) for size in sizes
-    )
-
-
-def _time_steps(settings: PretrainSettings, dataset: Dataset, device: torch.device) -> float:
-    """Time the steps of a short run, the first ones excepted."""
-    assert settings.steps is not None
-    plan = plan_of(settings, dataset)
-    method = build_method(settings, plan, device)
-    stepper = Stepper(settings, plan, method, settings.optimizer.build(method.student))
-    moments: list[float] = []
-    for step, batch in enumerate(make_loader(settings, dataset, method, device).batches(0, settings.steps)):
-        stepper.step(batch.views, step)
-        stepper.check()  # waits for the device
-        moments.append(time.perf_counter())
-    return (moments[-1] - moments[_UNTIMED_STEPS]) / (len(moments) - 1 - _UNTIMED_STEPS)

@@ -5,11 +5,11 @@ Views are functions of seed and step, so that the way from the checkpoint to the
 
 from pathlib import Path
 
+from crosscontext.assembly import build_method, make_loader
 from crosscontext.checkpoints import load_state
 from crosscontext.extending import read_settings
 from crosscontext.machine import choose_device
 from crosscontext.planning import plan_of
-from crosscontext.pretraining import build_method, make_loader
 from crosscontext.rollback import kept_views, read_skipped_steps
 from crosscontext.run_folder import RunFolder
 from crosscontext.stepping import Stepper, scalars_of

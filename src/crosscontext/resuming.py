@@ -1,17 +1,47 @@
 """What a resumed run is told: the settings that it saved, and of those given again none that differ.
 
+A run that torchrun has restarted resumes by itself.
+
 options → **resuming** → layers
 """
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from crosscontext.distributed import is_restarted, launch_id
 from crosscontext.errors import RunFolderError, SettingsError
 from crosscontext.extending import differing, may_be_extended
 from crosscontext.layers import Layer, merge, resolve
-from crosscontext.planning import PretrainSettings, settle
+from crosscontext.planning import SESSION_FIELDS, PretrainSettings, settle
 from crosscontext.run_folder import RunFolder
 from crosscontext.settings import load_yaml
+
+_RESTART = "the restart"
+
+
+def restarted(layers: Sequence[Layer]) -> Sequence[Layer]:
+    """Go on with the run that this launch has begun, where torchrun has restarted the processes.
+
+    Which launch has begun a run stands in its environment.json, so that an older run which was in the way at
+    first is still in the way now. Over several machines torchrun has to name the launch: --rdzv-id.
+
+    Returns:
+        The layers to use instead: without a checkpoint yet, the run begins again.
+    """
+    given = merge(PretrainSettings, layers)
+    if not is_restarted() or "out" not in given:
+        return layers
+    folder = RunFolder(Path(str(given["out"])))
+    if not folder.environment.is_file():
+        return layers
+    launch = json.loads(folder.environment.read_text()).get("launch")
+    if launch is None or launch != launch_id():
+        return layers
+    if not folder.checkpoint.is_file():
+        return (*layers, Layer(_RESTART, {"overwrite": True}))
+    of_session = {key: value for key, value in given.items() if key in SESSION_FIELDS}
+    return (Layer(_RESTART, {**of_session, "resume": True, "overwrite": False}),)
 
 
 def saved_layer(layers: Sequence[Layer]) -> Layer | None:

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from crosscontext import distributed
 from crosscontext.errors import NonFiniteError, RunFolderError
 from crosscontext.loading import Loader
 from crosscontext.run_folder import RunFolder, keep, write_atomically
@@ -42,6 +43,9 @@ class Rollbacks:
     def answer(self, error: NonFiniteError, loader: Loader) -> None:
         """Keep the batch of the step and the checkpoint before it; note that the step is to be skipped.
 
+        Several processes meet a step that is not finite together, by the mean of their gradients; the first
+        writes.
+
         Whoever calls goes back to the last checkpoint then: what came after is not to be trusted.
 
         Args:
@@ -54,7 +58,8 @@ class Rollbacks:
         """
         if error.step is None or error.step in self.skipped:
             raise error
-        keep_step(self._folder, loader, error.step)
+        if distributed.is_first():
+            keep_step(self._folder, loader.whole(), error.step)
         kept = f"The batch is kept in {self._folder.failed_batch(error.step)}."
         if self._policy == "stop":
             raise NonFiniteError(
@@ -66,8 +71,9 @@ class Rollbacks:
                 error.step,
             ) from error
         self.skipped.add(error.step)
-        lines = "".join(json.dumps({"step": step}) + "\n" for step in sorted(self.skipped))
-        write_atomically(self._folder.rollbacks, lambda file: file.write(lines.encode()))
+        if distributed.is_first():
+            lines = "".join(json.dumps({"step": step}) + "\n" for step in sorted(self.skipped))
+            write_atomically(self._folder.rollbacks, lambda file: file.write(lines.encode()))
         self._say(
             f"{str(error).partition('. ')[0]}. Back to the last checkpoint, without step {error.step} "
             f"({len(self.skipped)} of at most {self._at_most} skipped). {kept}"
@@ -107,7 +113,7 @@ def keep_step(folder: RunFolder, loader: Loader, step: int) -> None:
     about = {
         "step": str(step),
         "epoch": str(batch.epoch),
-        "names": json.dumps([loader.names[index] for index in batch.indices]),
+        "names": json.dumps([loader.dataset.names[index] for index in batch.indices]),
     }
     path = folder.failed_batch(step)
     try:

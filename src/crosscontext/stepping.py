@@ -1,19 +1,23 @@
 """One training step: views → loss → gradients → weights, teacher and memory.
 
-method, optimiser → **stepping** → the loop
+method, optimiser → **stepping** → the loop. Of several processes each does this with its share of the views;
+gradients are averaged over them and keys put together, so that all make the same change.
 """
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from crosscontext import distributed
 from crosscontext.errors import NonFiniteError
 from crosscontext.methods import Method, Outcome, Views
 from crosscontext.planning import PretrainSettings
 from crosscontext.schedules import Plan
+from crosscontext.teacher import Teacher
 
 _REMEDY = (
     "The last good checkpoint is kept. Lower optimizer.learning_rate or lengthen optimizer.warmup, "
@@ -51,31 +55,60 @@ class Stepper:
         if settings.compile is True:
             for network in method.networks:
                 network.compile()
+        self._shuffles = [m.shuffle for m in method.modules() if isinstance(m, Teacher) and m.shuffle]
+        self._forward: nn.Module = _Pass(method)
+        if distributed.size() > 1:
+            self._forward = distributed.averaging_gradients(self._forward)
 
     def step(self, views: Views, step: int) -> Outcome:
         """Do step number `step`.
 
+        Args:
+            views: of this process's share of the batch.
+            step: steps done so far.
+
         Returns:
-            What the method gave; among its measurements is `gradient_norm`, the L2 norm of the gradient.
+            What the method gave for this share, with the keys of all images. Among its measurements is
+            `gradient_norm`, the L2 norm of the gradient.
 
         Raises:
             NonFiniteError: loss or gradient is not a number; the weights are untouched.
         """
-        torch.manual_seed((self._settings.seed << 32) + step)  # for backbones that draw, as dropout does
+        # for backbones that draw, as dropout does; other processes draw other numbers
+        torch.manual_seed((self._settings.seed << 32) + step * distributed.size() + distributed.rank())
+        for shuffle in self._shuffles:
+            shuffle.step = step
         for group in self._optimizer.param_groups:
             group["lr"] = self._settings.optimizer.learning_rate_at(step, self._plan)
-        with self._autocast():
-            outcome: Outcome = self._method(views, step)
         self._optimizer.zero_grad()
-        outcome.loss.backward()
+        outcome = self._forward_and_backward(views, step)
         gradients = [p.grad for p in self._method.student.parameters() if p.grad is not None]
         outcome.measurements["gradient_norm"] = get_total_norm(gradients)
         self._unchecked.append((step, {"loss": outcome.loss.detach(), **outcome.measurements}))
         if self._waits:
             self.check()
         self._optimizer.step()
+        outcome = outcome._replace(keys=distributed.gather(outcome.keys))
         self._method.after_step(outcome)
         return outcome
+
+    def _forward_and_backward(self, views: Views, step: int) -> Outcome:
+        """Go through the share of the batch in parts, whose gradients add up to that of the whole."""
+        count = self._settings.accumulate
+        outcomes: list[Outcome] = []
+        for number in range(count):
+            part = {name: [copy.chunk(count)[number] for copy in copies] for name, copies in views.items()}
+            with self._sending(number == count - 1):
+                with self._autocast():
+                    outcomes.append(self._forward(part, step))
+                (outcomes[-1].loss / count).backward()
+        return joined_outcome(outcomes)
+
+    def _sending(self, is_last: bool) -> AbstractContextManager[None]:
+        """Gradients travel once a step, in the backward pass of its last part."""
+        if is_last or not isinstance(self._forward, DistributedDataParallel):
+            return nullcontext()
+        return self._forward.no_sync()
 
     def check(self) -> None:
         """Make sure that the steps done since the last call had numbers for losses and gradients.
@@ -110,6 +143,37 @@ class Stepper:
     def _autocast(self) -> AbstractContextManager[None]:
         enabled = self._settings.precision == "bfloat16"
         return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def joined_outcome(parts: list[Outcome]) -> Outcome:
+    """Join what was computed for equal parts of a batch: means of scalars, keys one after the other."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    return Outcome(
+        torch.stack([part.loss.detach() for part in parts]).mean(),
+        {
+            name: torch.stack([part.measurements[name] for part in parts]).mean()
+            for name in first.measurements
+        },
+        {name: torch.cat([part.keys[name] for part in parts]) for name in first.keys},
+        first.momentum,
+    )
+
+
+class _Pass(nn.Module):
+    """The forward pass of a method as PyTorch wraps it, which shall see the student's parameters alone."""
+
+    def __init__(self, method: Method):
+        super().__init__()
+        self.student = method.student
+        self._method = (method,)  # in a tuple it is no part of this module
+
+    def forward(self, views: Views, step: int) -> Outcome:
+        """Compute the loss of one step."""
+        (method,) = self._method
+        outcome: Outcome = method(views, step)
+        return outcome
 
 
 def scalars_of(outcome: Outcome) -> dict[str, float]:

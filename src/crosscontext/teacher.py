@@ -4,11 +4,13 @@ student → **teacher** → contexts without gradient
 """
 
 import copy
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+
+from crosscontext.batch_norms import Shuffle
 
 LARGE_SET = 300_000
 
@@ -41,6 +43,9 @@ class Teacher(nn.Module, Generic[EmbeddingsT]):
     Args:
         student: what to copy.
         momentum: m in [0, 1).
+
+    Attributes:
+        shuffle: puts the images into other groups than those of the student; None: the same.
     """
 
     def __init__(self, student: nn.Module, momentum: Momentum):
@@ -48,10 +53,13 @@ class Teacher(nn.Module, Generic[EmbeddingsT]):
         self.network = copy.deepcopy(student).requires_grad_(False)
         assert momentum != "auto"  # settings are settled before anything is built
         self.momentum = momentum
+        self.shuffle: Shuffle | None = None
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> EmbeddingsT:
         """Embed images as the student does, without gradient."""
+        if self.shuffle is not None:
+            return cast(EmbeddingsT, self.shuffle.around(self.network, images))
         embeddings: EmbeddingsT = self.network(images)
         return embeddings
 

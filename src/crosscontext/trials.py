@@ -16,7 +16,7 @@ from crosscontext.errors import CrossContextError, SettingsError
 from crosscontext.evaluation import EvaluateSettings, annotation_of
 from crosscontext.machine import choose_device, keep_memory
 from crosscontext.planning import SESSION_FIELDS, PretrainSettings, settle
-from crosscontext.pretraining import seconds_per_step
+from crosscontext.rehearsal import seconds_per_step
 from crosscontext.results import digest
 from crosscontext.run_folder import write_atomically
 from crosscontext.schedules import steps_within

@@ -124,6 +124,7 @@ def _recipe(settings: VerifyResumeSettings) -> str:
     lasting = {
         **dict.fromkeys(PretrainSettings.ONE_OF),
         "steps": settings.verified_steps,
+        "devices": 1,
         "log_every": "1 steps",
         "checkpoint_every": f"{_STEPS_BETWEEN_KILLS} steps",
         **{"resume": False, "overwrite": False, "extend": False, "stop_after": None, "time_limit": None},

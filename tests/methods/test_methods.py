@@ -91,7 +91,7 @@ def test_the_loss_is_a_finite_scalar_and_measurements_carry_no_gradient(settings
             assert torch.isfinite(value)
             assert not value.requires_grad
         for keys in outcome.keys.values():
-            assert len(keys) == BATCH
+            assert len(keys) == (1 if settings.name == "dino" else BATCH)  # DINO needs the mean alone
             assert not keys.requires_grad
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from crosscontext.backbones.contract import Backbone
+from crosscontext.distributed import whole_batch
 from crosscontext.heads import ProjectionSettings, mlp
 from crosscontext.methods.contract import Outcome, Views
 from crosscontext.methods.siamese import SiameseMethod, SiameseSettings
@@ -39,10 +40,11 @@ class BarlowTwins(SiameseMethod):
         super().__init__(backbone, mlp(widths, hidden_norm=True, output="plain"))
         self.redundancy_weight = settings.redundancy_weight
         self.view_counts = {"strong": 2}
+        self.compares_images = True
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute how far the correlations of two strong views are from the identity (eq. 1)."""
-        first, second = (self.student(view) for view in views["strong"])
+        first, second = (whole_batch(self.student(view)) for view in views["strong"])
         terms = barlow_twins(first, second)
         loss = terms.invariance + self.redundancy_weight * terms.redundancy
         return Outcome(loss, {f"loss_{n}": term.detach() for n, term in terms._asdict().items()}, keys={})

@@ -25,7 +25,9 @@ class Outcome(NamedTuple):
     """Scalars to log, without gradient: ``loss_<term>``, ``relation_entropy_<context>``, …"""
 
     keys: dict[str, Tensor]
-    """Context → teacher embeddings of the batch, (B, D); what the memory takes after the step."""
+    """Context → teacher embeddings of the batch, (B, D), or one row with their mean; what the memory takes
+    after the step. Of several processes each gives what comes of its share, and gets the rows of all in
+    `after_step`."""
 
     momentum: float | None = None
     """Of the teacher after this step, where it changes in the course of the run."""
@@ -39,6 +41,9 @@ class Method(nn.Module, ABC):
 
     needs_labels: bool = False
     """Whether the views come with labels."""
+
+    compares_images: bool = False
+    """Whether the loss of an image depends on the others of its batch: it needs all of them at once."""
 
     student: nn.Module
     """The trained parameters, all of them."""

@@ -101,7 +101,7 @@ class DINO(RisingMethod):
             self.settings.temperature_student,
             self.temperature_at(step),
         )
-        keys = {"prototypes": torch.stack(teachers).mean(dim=0)}
+        keys = {"prototypes": torch.stack(teachers).mean(dim=0).mean(dim=0, keepdim=True)}
         return Outcome(loss, {"loss_prototypes": loss.detach()}, keys, self.momentum_at(step))
 
     @torch.no_grad()

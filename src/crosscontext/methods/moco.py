@@ -1,7 +1,7 @@
 """MoCo v2: one context, taught by telling a view of the same image from the memory.
 
-Source: He et al., arXiv 1911.05722; Chen et al., arXiv 2003.04297. ShuffleBN is not used: it matters with
-several devices, and one process has one BatchNorm. Published: ImageNet, ResNet-50, linear 67.5 after 200
+Source: He et al., arXiv 1911.05722; Chen et al., arXiv 2003.04297. ShuffleBN is the setting ``batch_norm:
+split``; by default the whole batch has one BatchNorm. Published: ImageNet, ResNet-50, linear 67.5 after 200
 epochs; VOC 07+12, AP 57.0; COCO, box and mask AP 40.9 and 35.5. Others' runs on CIFAR-10, ResNet-18: 92.9
 after 1000 epochs of a symmetric loss (solo-learn, online linear), 84.7 after 200 (lightly, k-NN).
 """

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from crosscontext.backbones.contract import Backbone
 from crosscontext.contexts import unit_rows
+from crosscontext.distributed import whole_batch
 from crosscontext.heads import mlp
 from crosscontext.methods.contract import Outcome, Views
 from crosscontext.methods.siamese import SiameseMethod, SiameseSettings
@@ -39,9 +40,10 @@ class SimCLR(SiameseMethod):
         super().__init__(backbone, mlp(widths, hidden_norm=True))
         self.temperature = settings.temperature
         self.view_counts = {"strong": 2}
+        self.compares_images = True
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute NT-Xent between two strong views."""
-        first, second = (unit_rows(self.student(view)) for view in views["strong"])
+        first, second = (whole_batch(unit_rows(self.student(view))) for view in views["strong"])
         loss = nt_xent(first, second, self.temperature)
         return Outcome(loss, {"loss_contrast": loss.detach()}, keys={})

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from crosscontext.backbones.contract import Backbone
+from crosscontext.distributed import whole_batch
 from crosscontext.heads import ProjectionSettings, mlp
 from crosscontext.methods.contract import Outcome, Views
 from crosscontext.methods.siamese import SiameseMethod, SiameseSettings
@@ -47,10 +48,11 @@ class VICReg(SiameseMethod):
         super().__init__(backbone, mlp(widths, hidden_norm=True, output="plain"))
         self.settings = settings
         self.view_counts = {"strong": 2}
+        self.compares_images = True
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute the weighted sum of the three terms (eq. 6)."""
-        first, second = (self.student(view) for view in views["strong"])
+        first, second = (whole_batch(self.student(view)) for view in views["strong"])
         terms = vicreg(first, second)
         loss = (
             self.settings.invariance_weight * terms.invariance

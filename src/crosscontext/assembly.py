@@ -1,0 +1,74 @@
+"""Settings → the method and the loader of a run, as they stand before its first step.
+
+methods, loading → **assembly** → rehearsal, pretraining
+"""
+
+from typing import Any
+
+import torch
+
+from crosscontext import distributed
+from crosscontext.batch_norms import Shuffle, SplitSettings, settle_batch_norms
+from crosscontext.datasets.contract import Dataset
+from crosscontext.errors import SettingsError
+from crosscontext.loading import Loader
+from crosscontext.methods import Method
+from crosscontext.planning import PretrainSettings
+from crosscontext.schedules import Plan
+from crosscontext.teacher import Teacher
+from crosscontext.winograd import train_by_winograd
+
+
+def build_method(settings: PretrainSettings, plan: Plan, device: torch.device) -> Method:
+    """Build backbone and method, with weights that are a function of the seed.
+
+    Raises:
+        SettingsError: batch, processes, accumulation, BatchNorm and method do not fit together.
+    """
+    distributed.check_share(settings.batch_size, settings.accumulate)
+    torch.manual_seed(settings.seed)
+    method: Method = settings.method.build(settings.backbone.build(), plan)
+    if settings.accumulate > 1 and method.compares_images:
+        raise SettingsError(
+            f"accumulate is {settings.accumulate}, but {settings.method.name} compares all images of a batch "
+            "with each other. Set --accumulate 1 and train with more processes or a smaller batch, or choose "
+            "a method with a memory, e.g. cgh."
+        )
+    method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    if settings.winograd is True:
+        train_by_winograd(method)
+    settle_batch_norms(method, settings.batch_norm, settings.batch_size, settings.accumulate)
+    if isinstance(settings.batch_norm, SplitSettings) and settings.batch_norm.shuffle:
+        _shuffle(settings, [module for module in method.modules() if isinstance(module, Teacher)])
+    return method.train()
+
+
+def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method, device: torch.device) -> Loader:
+    """Make the loader of the views that the method takes, of this process's share of each batch."""
+    return Loader(
+        dataset,
+        settings.views,
+        method.view_counts,
+        settings.image_size_at,
+        settings.batch_size,
+        settings.seed,
+        settings.workers,
+        device,
+        method.needs_labels,
+        distributed.share(settings.batch_size),
+    )
+
+
+def _shuffle(settings: PretrainSettings, teachers: list[Teacher[Any]]) -> None:
+    """Let momentum teachers see the images in other groups than the student.
+
+    Raises:
+        SettingsError: the images of a group would be in different parts of the batch.
+    """
+    if teachers and settings.accumulate > 1:
+        raise SettingsError(
+            f"accumulate is {settings.accumulate}, but batch_norm.shuffle needs the whole batch at once. "
+            "Set --batch-norm.no-shuffle, or --accumulate 1."
+        )
+    for teacher in teachers:
+        teacher.shuffle = Shuffle(settings.seed, settings.batch_size)

@@ -1,0 +1,193 @@
+"""The verbs of the command line, one function each: options → settings → the stage that does the work.
+
+cli → **verbs** → pretraining, evaluation, … Heavy imports wait for their verb.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+
+from crosscontext.errors import SettingsError
+
+
+def pretrain(arguments: Sequence[str]) -> None:
+    """Train a backbone on images without labels."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.distributed import is_first
+    from crosscontext.launching import is_launch_due
+    from crosscontext.layers import resolve
+    from crosscontext.pretraining import PretrainSettings
+    from crosscontext.pretraining import pretrain as run
+    from crosscontext.recipes import recipe_layers, recipes_known
+    from crosscontext.resuming import continued, restarted, saved_layer
+    from crosscontext.tracking import Silence, console_progress
+
+    summary = f"{pretrain.__doc__}\n{recipes_known('pretrain')}"
+    verb = Verb("crosscontext pretrain [RECIPE] [OPTIONS]", summary, PretrainSettings)
+    line = parse(arguments, verb)
+    _refuse(line.positionals[1:])
+    layers = (*recipe_layers("pretrain", line.positionals), *line.layers)
+    saved = None
+    if "help" not in line.flags:
+        layers = tuple(restarted(layers))
+        saved = saved_layer(layers)
+    if saved is not None:
+        layers = (saved, *layers)
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    settings = resolve(PretrainSettings, layers)
+    if saved is not None:
+        settings = continued(saved, settings, _notify if is_first() else lambda _: None)
+    speaks = is_first() and not is_launch_due(settings)  # of several processes one
+    with console_progress() if speaks else nullcontext(Silence()) as progress:
+        folder = run(settings, progress)
+    if speaks:
+        print(f"encoder: {folder.encoder}")
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """Score the encoder of a run beside references, e.g. raw pixels."""
+    from rich.console import Console
+
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.evaluation import EvaluateSettings
+    from crosscontext.evaluation import evaluate as run
+    from crosscontext.layers import COMMAND_LINE, Layer, resolve
+    from crosscontext.recipes import recipe_layers, recipes_known
+    from crosscontext.report import score_table
+    from crosscontext.run_folder import RunFolder
+
+    summary = f"{evaluate.__doc__}\nRUN: the folder that pretrain wrote.\n{recipes_known('evaluate')}"
+    flags = {"json": "Print the scores as one JSON list, and nothing else."}
+    verb = Verb("crosscontext evaluate RUN [RECIPE] [OPTIONS]", summary, EvaluateSettings, flags)
+    line = parse(arguments, verb)
+    _refuse(line.positionals[2:])
+    folder = [Layer(COMMAND_LINE, {"run": path}) for path in line.positionals[:1]]
+    layers = (*recipe_layers("evaluate", line.positionals[1:]), *folder, *line.layers)
+    if "help" not in line.flags and not any("run" in layer.values for layer in layers):
+        raise SettingsError("Missing RUN, the folder that pretrain wrote: crosscontext evaluate RUN.")
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    settings = resolve(EvaluateSettings, layers)
+    scores = run(settings, _notify)
+    if "json" in line.flags:
+        print(json.dumps([score.model_dump(mode="json") for score in scores]))
+    else:
+        Console().print(score_table(scores))
+        print(f"encoder: {settings.run if settings.run.is_file() else RunFolder(settings.run).encoder}")
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """Put the scores of several runs side by side, with intervals."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.comparison import CompareSettings
+    from crosscontext.comparison import compare as run
+    from crosscontext.layers import COMMAND_LINE, Layer, resolve
+    from crosscontext.report import comparison_text
+
+    summary = f"{compare.__doc__}\nRUN: folders that evaluate wrote scores into."
+    verb = Verb("crosscontext compare RUN... [OPTIONS]", summary, CompareSettings)
+    line = parse(arguments, verb)
+    layers = line.layers
+    if line.positionals:
+        layers = (Layer(COMMAND_LINE, {"runs": line.positionals}), *layers)
+    elif "help" not in line.flags and not any("runs" in layer.values for layer in layers):
+        raise SettingsError("Missing RUN, the folders that evaluate wrote into: crosscontext compare RUN...")
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    settings = resolve(CompareSettings, layers)
+    print(comparison_text(run(settings, _notify), settings.format))
+
+
+def study(arguments: Sequence[str]) -> None:
+    """Run methods × settings × seeds under one budget; compare them."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.layers import Layer, resolve
+    from crosscontext.recipes import find_recipe, recipe_layers, recipes_known
+    from crosscontext.studies import StudySettings, describe
+    from crosscontext.studies import study as run
+
+    known = recipes_known("study").replace("RECIPE", "STUDY", 1)
+    summary = f"{study.__doc__}\n{known}\nThe same command again goes on where it stopped."
+    flags = {"dry_run": "Try each cell for a few steps, say what would be done and how long it takes, stop."}
+    verb = Verb("crosscontext study STUDY [OPTIONS]", summary, StudySettings, flags)
+    line = parse(arguments, verb)
+    _refuse(line.positionals[1:])
+    for key in StudySettings.OF_THE_FILE:
+        if any(key in layer.values for layer in line.layers):
+            raise SettingsError(
+                f"--{key} stands in the study file alone, so that the file says what was compared."
+            )
+    if not line.positionals and "help" not in line.flags:
+        raise SettingsError("Missing STUDY, a YAML file or a name: crosscontext study STUDY.")
+    layers = (*recipe_layers("study", line.positionals), *line.layers)
+    if line.positionals:
+        name = find_recipe("study", line.positionals[0]).stem
+        layers = (Layer("its name", {"out": f"studies/{name}", "runs": f"runs/{name}"}), *layers)
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    settings = resolve(StudySettings, layers)
+    if "dry_run" in line.flags:
+        print(describe(settings, _notify))
+        return
+    run(settings, _notify)
+    print(f"results: {settings.out}")
+
+
+def verify_resume(arguments: Sequence[str]) -> None:
+    """Check, bit by bit, that a killed run goes on unharmed."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.layers import resolve
+    from crosscontext.recipes import recipe_layers, recipes_known
+    from crosscontext.verification import VerifyResumeSettings
+    from crosscontext.verification import verify_resume as run
+
+    summary = f"{verify_resume.__doc__}\n{recipes_known('pretrain')}"
+    verb = Verb("crosscontext verify-resume [RECIPE] [OPTIONS]", summary, VerifyResumeSettings)
+    line = parse(arguments, verb)
+    _refuse(line.positionals[1:])
+    layers = (*recipe_layers("pretrain", line.positionals), *line.layers)
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    print(run(resolve(VerifyResumeSettings, layers), _notify))
+
+
+def views(arguments: Sequence[str]) -> None:
+    """Draw a few images with their views."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.layers import resolve
+    from crosscontext.preview import PreviewSettings, preview
+
+    verb = Verb("crosscontext views --data DIR [OPTIONS]", str(views.__doc__), PreviewSettings)
+    line = parse(arguments, verb)
+    _refuse(line.positionals)
+    if (text := answer(verb, line.flags, line.layers)) is not None:
+        print(text)
+        return
+    print(f"views: {preview(resolve(PreviewSettings, line.layers))}")
+
+
+VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "pretrain": pretrain,
+    "evaluate": evaluate,
+    "compare": compare,
+    "study": study,
+    "verify-resume": verify_resume,
+    "views": views,
+}
+"""What the program can do, by the word that asks for it."""
+
+
+def _refuse(positionals: Sequence[str]) -> None:
+    if positionals:
+        raise SettingsError(f"Unexpected argument '{positionals[0]}'. Options begin with --; see --help.")
+
+
+def _notify(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
