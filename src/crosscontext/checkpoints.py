@@ -1,12 +1,10 @@
 """The whole state of training in one file: written atomically, read without unpickling, never half loaded."""
 
 import os
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import torch
 from torch.optim import Optimizer
@@ -14,7 +12,7 @@ from torch.optim import Optimizer
 from crosscontext.errors import CheckpointError, RunFolderError
 from crosscontext.methods.contract import Method
 from crosscontext.run_folder import RunFolder, keep, write_atomically
-from crosscontext.weights import DAMAGES, cause_of, load_exactly
+from crosscontext.weights import DAMAGES, cause_of, load_exactly, refuse_bombs
 
 FORMAT_VERSION = 1
 KEYS = ("format_version", "step", "method", "optimizer")
@@ -84,11 +82,12 @@ def fall_back(folder: RunFolder, say: Callable[[str], None]) -> None:
 def damage_of(file: Path) -> str | None:
     """Say in a sentence what is wrong with a checkpoint file; None if each of its checksums is right."""
     try:
+        refuse_bombs(file)
         with ZipFile(file) as archive:
             wrong = archive.testzip()
         if wrong is None:
             torch.load(file, map_location="cpu", weights_only=True, mmap=True)  # reads the structure alone
-    except (*DAMAGES, BadZipFile, zlib.error, struct.error) as error:
+    except DAMAGES as error:
         return f"{cause_of(error).rstrip('.')}."
     return None if wrong is None else f"the checksum of its part {wrong} does not match."
 
