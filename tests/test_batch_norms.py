@@ -9,7 +9,6 @@ from crosscontext.backbones import ResNetSettings
 from crosscontext.batch_norms import (
     LocalSettings,
     SharedBatchNorm2d,
-    Shuffle,
     SplitSettings,
     SyncSettings,
     settle_batch_norms,
@@ -140,27 +139,3 @@ def test_a_layer_that_nobody_knows_here_is_refused() -> None:
 
     with pytest.raises(SettingsError, match=r"^0 is a Special, whose statistics cannot be shared"):
         split(nn.Sequential(Special(3)))
-
-
-def test_shuffled_images_come_back_in_their_order_each_step_in_other_groups() -> None:
-    shuffle = Shuffle(seed=3, batch_size=BATCH)
-    seen: list[Tensor] = []
-
-    def network(batch: Tensor) -> dict[str, Tensor]:
-        seen.append(batch)
-        rows = batch.flatten(1)
-        return {"global": rows[:, :2], "hyper": rows[:, 2:5]}
-
-    class Network(nn.Module):
-        def forward(self, batch: Tensor) -> dict[str, Tensor]:
-            return network(batch)
-
-    batch, orders = images(), []
-    for step in range(3):
-        shuffle.step = step
-        embeddings = shuffle.around(Network(), batch)
-        assert torch.equal(embeddings["global"], batch.flatten(1)[:, :2])
-        assert torch.equal(embeddings["hyper"], batch.flatten(1)[:, 2:5])
-        orders.append([next(i for i in range(BATCH) if torch.equal(batch[i], row)) for row in seen[-1]])
-    assert all(sorted(order) == list(range(BATCH)) != order for order in orders)
-    assert len({tuple(order) for order in orders}) == 3

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from crosscontext import distributed
-from crosscontext.batch_norms import Shuffle, SplitSettings, settle_batch_norms
+from crosscontext.batch_norms import SplitSettings, settle_batch_norms
 from crosscontext.datasets.contract import Dataset
 from crosscontext.errors import SettingsError
 from crosscontext.loading import Loader
 from crosscontext.methods import Method
 from crosscontext.planning import PretrainSettings
 from crosscontext.schedules import Plan
+from crosscontext.shuffling import Shuffle
 from crosscontext.teacher import Teacher
 from crosscontext.winograd import train_by_winograd
 

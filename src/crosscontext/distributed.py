@@ -8,7 +8,6 @@ same order.
 import hashlib
 import os
 import socket
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,9 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from jaxtyping import Int64
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.parallel import DistributedDataParallel
 
 from crosscontext.errors import ProcessError, SettingsError
 
@@ -287,18 +285,3 @@ def _digest(value: object) -> int:
     else:
         content = repr(value).encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), signed=True)
-
-
-def averaging_gradients(module: nn.Module) -> DistributedDataParallel:
-    """Wrap a module so that the gradients of its parameters are means over the processes after backward.
-
-    They travel in buckets while backward goes on. Buffers are not touched: those that shall be the same in
-    all processes are computed to be so.
-    """
-    # Which parameters take part may change from step to step (DINO's prototypes at first, the one-way pairs
-    # of CGH later) and with the backbone, so that PyTorch has to look.
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`broadcast_buffers`")  # its new name is newer than 2.6
-        return DistributedDataParallel(
-            module, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
-        )

@@ -44,7 +44,9 @@ def joined(minutes: float) -> Iterator[None]:
         return
     timeout = timedelta(minutes=minutes)
     try:
-        store, rank, size = next(iter(rendezvous("env://", timeout=_MEETING)))
+        shared, rank, size = next(iter(rendezvous("env://", timeout=_MEETING)))
+        # torchrun's store survives a restart, with what the processes before have left in it
+        store = PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", shared)
         ready = PrefixStore("ready", store)
         ready.set(str(rank), "")
         ready.wait([str(each) for each in range(size)], _MEETING)

@@ -4,6 +4,7 @@ method, optimiser → **stepping** → the loop. Of several processes each does 
 gradients are averaged over them and keys put together, so that all make the same change.
 """
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -58,7 +59,7 @@ class Stepper:
         self._shuffles = [m.shuffle for m in method.modules() if isinstance(m, Teacher) and m.shuffle]
         self._forward: nn.Module = _Pass(method)
         if distributed.size() > 1:
-            self._forward = distributed.averaging_gradients(self._forward)
+            self._forward = _averaging_gradients(self._forward)
 
     def step(self, views: Views, step: int) -> Outcome:
         """Do step number `step`.
@@ -174,6 +175,21 @@ class _Pass(nn.Module):
         (method,) = self._method
         outcome: Outcome = method(views, step)
         return outcome
+
+
+def _averaging_gradients(module: nn.Module) -> DistributedDataParallel:
+    """Wrap a module so that the gradients of its parameters are means over the processes after backward.
+
+    They travel in buckets while backward goes on. Buffers are not touched: those that shall be the same in
+    all processes are computed to be so.
+    """
+    # Which parameters take part may change from step to step (DINO's prototypes at first, the one-way pairs
+    # of CGH later) and with the backbone, so that PyTorch has to look.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`broadcast_buffers`")  # its new name is newer than 2.6
+        return DistributedDataParallel(
+            module, broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+        )
 
 
 def scalars_of(outcome: Outcome) -> dict[str, float]:

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from crosscontext.batch_norms import Shuffle
+from crosscontext.shuffling import Shuffle
 
 LARGE_SET = 300_000
 
