@@ -258,6 +258,7 @@ def test_verbs_and_options_are_frozen() -> None:
         "compare": CompareSettings,
         "study": StudySettings,
         "views": PreviewSettings,
+        "convert": ConvertSettings,
     }
     assert kinds.keys() == VERBS.keys()
     found = {f"{verb} {spelled(place.path, COMMAND_LINE)}" for verb in kinds for place in places(kinds[verb])}

@@ -9,12 +9,14 @@ import crosscontext
 
 PUBLIC = [
     "CompareSettings",
+    "ConvertSettings",
     "Encoder",
     "EvaluateSettings",
     "PretrainSettings",
     "Score",
     "StudySettings",
     "compare",
+    "convert",
     "evaluate",
     "extract",
     "load",

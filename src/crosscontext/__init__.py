@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crosscontext.comparison import CompareSettings, compare
+    from crosscontext.conversion import ConvertSettings, convert
     from crosscontext.encoders import Encoder, save_encoder
     from crosscontext.encoders import load_encoder as load
     from crosscontext.evaluation import EvaluateSettings, evaluate
@@ -19,12 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompareSettings",
+    "ConvertSettings",
     "Encoder",
     "EvaluateSettings",
     "PretrainSettings",
     "Score",
     "StudySettings",
     "compare",
+    "convert",
     "evaluate",
     "extract",
     "load",
@@ -36,12 +39,14 @@ __all__ = [
 
 _HOMES = {
     "CompareSettings": "comparison:CompareSettings",
+    "ConvertSettings": "conversion:ConvertSettings",
     "Encoder": "encoders:Encoder",
     "EvaluateSettings": "evaluation:EvaluateSettings",
     "PretrainSettings": "planning:PretrainSettings",
     "Score": "results:Score",
     "StudySettings": "studies:StudySettings",
     "compare": "comparison:compare",
+    "convert": "conversion:convert",
     "evaluate": "evaluation:evaluate",
     "extract": "features:extract",
     "load": "encoders:load_encoder",
