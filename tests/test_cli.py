@@ -13,6 +13,7 @@ from PIL import Image
 from crosscontext.cli import VERBS, main
 from crosscontext.comparison import CompareSettings
 from crosscontext.complaints import spelled
+from crosscontext.conversion import ConvertSettings
 from crosscontext.evaluation import EvaluateSettings
 from crosscontext.fields import places
 from crosscontext.layers import COMMAND_LINE
