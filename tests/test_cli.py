@@ -13,6 +13,7 @@ from PIL import Image
 from crosscontext.cli import main
 from crosscontext.comparison import CompareSettings
 from crosscontext.complaints import spelled
+from crosscontext.conversion import ConvertSettings
 from crosscontext.evaluation import EvaluateSettings
 from crosscontext.fields import places
 from crosscontext.layers import COMMAND_LINE
@@ -277,6 +278,7 @@ def test_verbs_and_options_are_frozen() -> None:
         "study": StudySettings,
         "verify-resume": VerifyResumeSettings,
         "views": PreviewSettings,
+        "convert": ConvertSettings,
     }
     assert kinds.keys() == VERBS.keys()
     found = {f"{verb} {spelled(place.path, COMMAND_LINE)}" for verb in kinds for place in places(kinds[verb])}

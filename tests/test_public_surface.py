@@ -9,6 +9,7 @@ import crosscontext
 
 PUBLIC = [
     "CompareSettings",
+    "ConvertSettings",
     "CrossContextEncoder",
     "Encoder",
     "EvaluateSettings",
@@ -16,6 +17,7 @@ PUBLIC = [
     "Score",
     "StudySettings",
     "compare",
+    "convert",
     "evaluate",
     "extract",
     "load",

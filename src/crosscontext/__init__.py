@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from crosscontext.comparison import CompareSettings, compare
+    from crosscontext.conversion import ConvertSettings, convert
     from crosscontext.encoders import Encoder, save_encoder
     from crosscontext.encoders import load_encoder as load
     from crosscontext.estimator import CrossContextEncoder
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompareSettings",
+    "ConvertSettings",
     "CrossContextEncoder",
     "Encoder",
     "EvaluateSettings",
@@ -27,6 +29,7 @@ __all__ = [
     "Score",
     "StudySettings",
     "compare",
+    "convert",
     "evaluate",
     "extract",
     "load",
@@ -38,6 +41,7 @@ __all__ = [
 
 _HOMES = {
     "CompareSettings": "comparison:CompareSettings",
+    "ConvertSettings": "conversion:ConvertSettings",
     "CrossContextEncoder": "estimator:CrossContextEncoder",
     "Encoder": "encoders:Encoder",
     "EvaluateSettings": "evaluation:EvaluateSettings",
@@ -45,6 +49,7 @@ _HOMES = {
     "Score": "results:Score",
     "StudySettings": "studies:StudySettings",
     "compare": "comparison:compare",
+    "convert": "conversion:convert",
     "evaluate": "evaluation:evaluate",
     "extract": "features:extract",
     "load": "encoders:load_encoder",

@@ -173,6 +173,28 @@ def views(arguments: Sequence[str]) -> None:
     print(f"views: {preview(resolve(PreviewSettings, line.layers))}")
 
 
+def convert(arguments: Sequence[str]) -> None:
+    """Make an encoder of a checkpoint of another library."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.conversion import ConvertSettings
+    from crosscontext.conversion import convert as run
+    from crosscontext.layers import COMMAND_LINE, Layer, resolve
+    from crosscontext.layouts import LAYOUTS
+
+    known = ", ".join(layout.name for layout in LAYOUTS)
+    summary = f"{convert.__doc__}\nFILE: .safetensors or PyTorch; nothing is unpickled. Known are {known}."
+    verb = Verb("crosscontext convert FILE [OPTIONS]", summary, ConvertSettings)
+    line = parse(arguments, verb)
+    _refuse(line.positionals[1:])
+    layers = (*(Layer(COMMAND_LINE, {"file": path}) for path in line.positionals), *line.layers)
+    if "help" not in line.flags and not any("file" in layer.values for layer in layers):
+        raise SettingsError("Missing FILE, the checkpoint to read: crosscontext convert FILE.")
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    print(run(resolve(ConvertSettings, layers)))
+
+
 VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
@@ -180,6 +202,7 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "study": study,
     "verify-resume": verify_resume,
     "views": views,
+    "convert": convert,
 }
 """What the program can do, by the word that asks for it."""
 

@@ -1,9 +1,11 @@
 """Weights in files → state dicts → modules, exactly: nothing is unpickled, no key is passed over."""
 
+import argparse
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import Any, TypeGuard
 
 import torch
 from safetensors.torch import load_file
@@ -25,23 +27,29 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file is missing, damaged, or needs code to be unpickled.
     """
-    if not path.is_file():
-        raise CheckpointError(f"There is no weights file {path}. Check the path.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        refuse_bombs(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGES as error:
-        raise CheckpointError(
-            f"{path} cannot be read as weights: {cause_of(error)} "
-            "Give a .safetensors file, or a PyTorch file that holds tensors alone."
-        ) from error
+    loaded = _read(path)
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
     named = loaded.items() if isinstance(loaded, Mapping) else ()
     tensors = {name: value for name, value in named if isinstance(name, str) and _is_plain(value)}
+    if not tensors:
+        raise CheckpointError(f"{path} holds no named tensors. Give a file with the state dict of a network.")
+    return tensors
+
+
+def read_every_tensor(path: Path) -> dict[str, Tensor]:
+    """Read all tensors of a file by the dotted path of keys that leads to them, e.g. ``state_dict.fc.bias``.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, needs code to be unpickled, or holds no tensors.
+    """
+    try:
+        tensors = dict(_tensors_below(_read(path), ""))
+    except RecursionError as error:
+        raise CheckpointError(
+            f"{path} is nested too deep. Give a file with the state dict of a network."
+        ) from error
     if not tensors:
         raise CheckpointError(f"{path} holds no named tensors. Give a file with the state dict of a network.")
     return tensors
@@ -61,7 +69,7 @@ def refuse_bombs(path: Path) -> None:
         raise ValueError(f"its {packed} bytes would become {unpacked}; files of PyTorch are not compressed.")
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: object) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
 
 
@@ -103,3 +111,47 @@ def load_exactly(module: nn.Module, weights: Mapping[str, Any], source: str) -> 
             "Choose the backbone and method settings that they were made with."
         )
     module.load_state_dict(dict(weights))
+
+
+def _read(path: Path) -> object:
+    if not path.is_file():
+        raise CheckpointError(f"There is no weights file {path}. Check the path.")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        refuse_bombs(path)
+        # a Namespace, as many trainings save their options, is a bag of attributes: making one runs no code
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} cannot be read as weights: {_unpickled_by(path) or cause_of(error)} "
+            "Give a .safetensors file, or a PyTorch file that holds tensors alone. If you trust the file, "
+            "make one where its software is installed: torch.save(torch.load(FILE, weights_only=False)"
+            "['state_dict'], OTHER)."
+        ) from error
+    except DAMAGES as error:
+        raise CheckpointError(
+            f"{path} cannot be read as weights: {cause_of(error)} "
+            "Give a .safetensors file, or a PyTorch file that holds tensors alone."
+        ) from error
+
+
+def _unpickled_by(path: Path) -> str:
+    """Name the code that a file asks for; empty where it is no archive of PyTorch."""
+    try:
+        asked = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except DAMAGES:
+        return ""
+    return f"it would run {', '.join(sorted(asked)[:_NAMED_AT_MOST])}." if asked else ""
+
+
+def _tensors_below(value: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
+    if _is_plain(value) and prefix:
+        yield prefix, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _tensors_below(inner, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _tensors_below(inner, f"{prefix}.{number}")

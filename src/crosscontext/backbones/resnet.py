@@ -10,8 +10,10 @@ from crosscontext.backbones.contract import Backbone, Stage
 from crosscontext.settings import AbsolutePath, Settings
 from crosscontext.weights import load_exactly, read_weights
 
-_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-_FIRST_BOTTLENECK_DEPTH = 50
+BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+"""Blocks of the four stages, by depth."""
+
+FIRST_BOTTLENECK_DEPTH = 50
 SMALL_IMAGE = 64
 
 
@@ -51,8 +53,8 @@ class ResNet(Backbone):
         from timm.models.resnet import ResNet as TimmResNet
 
         super().__init__()
-        block = Bottleneck if settings.depth >= _FIRST_BOTTLENECK_DEPTH else BasicBlock
-        blocks = _BLOCKS[settings.depth]
+        block = Bottleneck if settings.depth >= FIRST_BOTTLENECK_DEPTH else BasicBlock
+        blocks = BLOCKS[settings.depth]
         stem_channels, *_ = channels = [
             max(8, round(width * settings.width)) for width in (64, 128, 256, 512)
         ]
