@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from crosscontext.backbones import BackboneSettings, ResNetSettings
 from crosscontext.batch_norms import BatchNormSettings, SyncSettings
+from crosscontext.collapse import CollapseSettings
 from crosscontext.datasets import DatasetSettings
 from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.survey import survey
@@ -27,7 +28,6 @@ from crosscontext.optimizers import OptimizerSettings
 from crosscontext.rollback import NonFinitePolicy
 from crosscontext.schedules import Duration, Plan, Timespan
 from crosscontext.settings import Settings
-from crosscontext.verdict import CollapseSettings
 from crosscontext.views import ViewsSettings
 from crosscontext.views import resolve as resolve_views
 

@@ -10,6 +10,7 @@ from crosscontext import distributed
 from crosscontext.assembly import build_method, make_loader
 from crosscontext.batch_norms import average_statistics
 from crosscontext.checkpoints import fall_back, load_checkpoint, save_checkpoint
+from crosscontext.collapse import Judge
 from crosscontext.datasets.held import hold
 from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encoder
 from crosscontext.errors import NonFiniteError
@@ -28,7 +29,6 @@ from crosscontext.rollback import Rollbacks
 from crosscontext.run_folder import RunFolder
 from crosscontext.stepping import Stepper, scalars_of
 from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
-from crosscontext.verdict import Judge
 
 __all__ = ["PretrainSettings", "pretrain"]
 

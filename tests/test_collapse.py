@@ -5,12 +5,12 @@ import torch
 from safetensors.torch import save_file
 
 from crosscontext.backbones import ResNetSettings
+from crosscontext.collapse import CollapseSettings, Verdict, verdict_on
 from crosscontext.errors import CollapseError
 from crosscontext.pretraining import pretrain
 from crosscontext.run_folder import RunFolder
 from crosscontext.schedules import Plan
 from crosscontext.tracking import Silence, read_metrics
-from crosscontext.verdict import CollapseSettings, Verdict, verdict_on
 from tiny_run import TINY, settings, state_of
 
 SETTINGS, PLAN = CollapseSettings(), Plan(1000, 10, total_steps=100)

@@ -1,4 +1,4 @@
-"""Have the features collapsed? Measures of the monitor → **verdict** → green, amber, or red and the end.
+"""Have the features collapsed? Measures of the monitor → **collapse** → green, amber, or red and the end.
 
 The verdict is a function of the lines of metrics.jsonl, so that a resumed run comes to the same one.
 """
