@@ -13,12 +13,17 @@ from PIL import Image
 from crosscontext.cli import VERBS, main
 from crosscontext.comparison import CompareSettings
 from crosscontext.complaints import spelled
+from crosscontext.duplicates import DedupeSettings
+from crosscontext.embedding import EmbedSettings
 from crosscontext.evaluation import EvaluateSettings
 from crosscontext.fields import places
+from crosscontext.labelling import LabelSettings
 from crosscontext.layers import COMMAND_LINE
+from crosscontext.outlying import OutliersSettings
 from crosscontext.pretraining import PretrainSettings
 from crosscontext.preview import PreviewSettings
 from crosscontext.results import append_results
+from crosscontext.searching import SearchSettings
 from crosscontext.settings import Settings
 from crosscontext.studies import StudySettings
 from handmade import score
@@ -258,6 +263,11 @@ def test_verbs_and_options_are_frozen() -> None:
         "compare": CompareSettings,
         "study": StudySettings,
         "views": PreviewSettings,
+        "embed": EmbedSettings,
+        "search": SearchSettings,
+        "dedupe": DedupeSettings,
+        "outliers": OutliersSettings,
+        "label": LabelSettings,
     }
     assert kinds.keys() == VERBS.keys()
     found = {f"{verb} {spelled(place.path, COMMAND_LINE)}" for verb in kinds for place in places(kinds[verb])}

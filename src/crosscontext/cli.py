@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import NoReturn
 
+from crosscontext import index_verbs
 from crosscontext.errors import (
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -209,6 +210,11 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "compare": compare,
     "study": study,
     "views": views,
+    "embed": index_verbs.embed,
+    "search": index_verbs.search,
+    "dedupe": index_verbs.dedupe,
+    "outliers": index_verbs.outliers,
+    "label": index_verbs.label,
 }
 """What the program can do, by the word that asks for it."""
 
