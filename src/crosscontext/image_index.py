@@ -26,7 +26,7 @@ from crosscontext.shapes import Float32, Int64
 from crosscontext.vector_search import Graph, nearest_rows
 
 _CARD = "index.json"
-_OF_A_GENERATION = re.compile(r"(images|vectors)-[0-9a-f]{8}\.[a-z]+")
+_OF_A_GENERATION = re.compile(r"\.?(images|vectors)-[0-9a-f]{8}\.[a-z]+(\.\d+)?")  # and what a crash left
 
 
 class ModelCard(Settings):
@@ -277,6 +277,6 @@ def _read_card(folder: Path) -> IndexCard:
         place = ".".join(str(step) for step in first["loc"]) or "its text"
         raise ImageIndexError(
             f"{folder / _CARD} is not the card of an index that this version can read: {place}: "
-            f"{first['msg']}. Make the index again with crosscontext embed and --overwrite, or install a newer "
-            "crosscontext."
+            f"{first['msg']}. Make the index again with crosscontext embed and --overwrite, or install a "
+            "newer crosscontext."
         ) from error
