@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,19 @@ def test_the_other_verbs_print_text_json_and_pages(place: Path, capsys: pytest.C
     said = told(capsys, "label", index, "--examples", str(examples), "--out", str(out))
     assert "10 suggestions from 2 examples of 2 labels" in said
     assert len(out.read_text().splitlines()) == 11
+
+
+def test_an_index_is_read_as_the_documentation_says(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "INDEX.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    monkeypatch.chdir(place)
+    exec(code, {})
+    nearest = capsys.readouterr().out.strip()
+    first = str(place / "pictures" / "blue" / "01.jpg")
+    found = json.loads(told(capsys, "search", "index", first, "--k", "1", "--json"))
+    assert found["results"][0]["hits"][0]["path"] == nearest
 
 
 @pytest.mark.parametrize(

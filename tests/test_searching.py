@@ -100,4 +100,4 @@ def test_what_cannot_work_is_said(index: ImageIndex, tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="it is a folder"):
         find(index, query, gallery=tmp_path)
     with pytest.raises(ImageIndexError, match="There is no index"):
-        find(index, query, index=tmp_path / "nowhere")
+        search(SearchSettings(index=tmp_path / "nowhere", queries=(query,)))

@@ -108,10 +108,9 @@ def embed(settings: EmbedSettings, notify: Callable[[str], None] = lambda _: Non
         card, content = growing.index(causes)
         if card.skipped:
             notify(f"{len(card.skipped)} unreadable images are left out: {', '.join(list(card.skipped)[:5])}")
-        if (
-            old is not None
-            and content.images == old.images
-            and card == old.card.model_copy(update={"files": {}})
+        if old is not None and (content.images, card) == (
+            old.images,
+            old.card.model_copy(update={"files": {}}),
         ):
             return old
         return write(card, content)
@@ -149,9 +148,8 @@ class _Growing:
 
     def __init__(self, card: IndexCard, old: ImageIndex | None, files: Files):
         self._card, self._old, self._files = card, old, files
-        self._place = (
-            dict(old.rows_of_content) if old else {}
-        )  # content → row, first of the old, then of the new
+        # content → row, first those of the old vectors, then those of the new
+        self._place = dict(old.rows_of_content) if old else {}
         self._num_old = len(old.images) if old else 0
         new = {image.sha256: image for image in files.images if image.sha256 not in self._place}
         self.unknown = list(new.values())
@@ -159,13 +157,10 @@ class _Growing:
 
     def plan(self) -> str:
         """Say what there is to do."""
-        moved = len(self._files.images) - len(self.unknown)
-        gone = (
-            0
-            if self._old is None
-            else len(self._old.rows.keys() - {image.path for image in self._files.images})
-        )
-        return f"{len(self.unknown)} images to compute, {moved} are known, {gone} are gone"
+        known = len(self._files.images) - len(self.unknown)
+        before = self._old.rows.keys() if self._old else set()
+        gone = before - {image.path for image in self._files.images}
+        return f"{len(self.unknown)} images to compute, {known} are known, {len(gone)} are gone"
 
     def add(self, indices: Sequence[int], vectors: Float32[np.ndarray, "B D"]) -> None:
         """Keep vectors of some of the unknown images."""

@@ -66,11 +66,9 @@ def identify(root: Path, names: Sequence[str], known: Mapping[str, IndexedImage]
         try:
             name.encode()
             status = (root / name).stat()
+            size, modified_ns = status.st_size, status.st_mtime_ns
             before = known.get(name)
-            if before is not None and (before.size, before.modified_ns) == (
-                status.st_size,
-                status.st_mtime_ns,
-            ):
+            if before is not None and (before.size, before.modified_ns) == (size, modified_ns):
                 return before
             with (root / name).open("rb") as file:
                 sha = hashlib.file_digest(file, "sha256").hexdigest()
@@ -78,7 +76,7 @@ def identify(root: Path, names: Sequence[str], known: Mapping[str, IndexedImage]
             return "its name is not UTF-8; rename it"
         except OSError as error:
             return f"it cannot be read: {error.strerror}"
-        return IndexedImage(name, sha, status.st_size, status.st_mtime_ns)
+        return IndexedImage(name, sha, size, modified_ns)
 
     batches = (names[batch.start : batch.stop] for batch in in_batches(len(names), _HASHED_AT_ONCE))
     found = [each for batch in ahead(look, batches, workers) for each in batch]

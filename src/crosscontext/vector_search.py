@@ -43,10 +43,8 @@ def nearest_rows(
         Where a row was passed over and none is left, the last similarity is −∞.
     """
     found = []
-    passed_over = torch.from_numpy(without)
-    for part, skip in zip(
-        _blocks(queries, _QUERIES_AT_ONCE), passed_over.split(_QUERIES_AT_ONCE), strict=True
-    ):
+    parts = _blocks(queries, _QUERIES_AT_ONCE)
+    for part, skip in zip(parts, torch.from_numpy(without).split(_QUERIES_AT_ONCE), strict=True):
         best = torch.empty(len(part), 0)
         rows = torch.empty(len(part), 0, dtype=torch.int64)
         start = 0
@@ -83,9 +81,8 @@ def at_least(
 
 def cosines(one: Float32[np.ndarray, "M D"], other: Float32[np.ndarray, "#M D"]) -> Float[Tensor, " M"]:
     """Compare row by row; in [−1, 1]."""
-    return F.cosine_similarity(torch.from_numpy(np.array(one)), torch.from_numpy(np.array(other))).clamp(
-        -1, 1
-    )
+    tensors = (torch.from_numpy(np.array(part)) for part in (one, other))
+    return F.cosine_similarity(*tensors).clamp(-1, 1)
 
 
 class Graph:
@@ -121,9 +118,8 @@ class Graph:
         """
         k = min(k, len(self._vectors))
         asked = min(k + 1, len(self._vectors))  # one may be passed over
-        found = self._graph.search(
-            np.concatenate([queries, queries[:1]]), asked
-        )  # one query alone is answered otherwise
+        at_least_two = np.concatenate([queries, queries[:1]])  # one alone is answered in another form
+        found = self._graph.search(at_least_two, asked)
         parts = []
         for query, keys, count, skip in zip(queries, found.keys, found.counts, without, strict=False):
             rows = keys[:count].astype(np.int64)
