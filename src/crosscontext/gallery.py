@@ -6,10 +6,10 @@ The pictures stand in it as small JPEGs; each is a link to its file.
 import base64
 import io
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
+from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from crosscontext.datasets.decoding import decode_pixels
@@ -20,6 +20,7 @@ from crosscontext.run_folder import write_atomically
 MOST_TILES = 1000
 """Pictures on a page, which then has some 8 MB."""
 
+_TEMPLATE = Path(__file__).with_name("assets") / "gallery.html"
 _SIDE = 192  # of a thumbnail, in pixels
 _QUALITY = 80
 _AT_ONCE = 32
@@ -76,14 +77,12 @@ def write_gallery(path: Path, title: str, facts: Sequence[str], sections: Sequen
     Raises:
         RunFolderError: the page cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
-
     shown = list(_fitting(sections))
     if len(shown) < len(sections):
         facts = [*facts, f"The first {len(shown)} of {len(sections)} parts are shown."]
     drawn = _draw([tile for section in shown for tile in section.tiles])
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = page.from_string(files("crosscontext").joinpath("gallery.html.jinja").read_text("utf-8"))
+    template = page.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     parts = [(section, [next(drawn) for _ in section.tiles]) for section in shown]
     text = template.render(title=title, facts=facts, parts=parts)
     write_atomically(path, lambda file: file.write(text.encode()))
