@@ -1,6 +1,7 @@
 """A few images with labels, as a table or as folders → **labelled examples** → vectors and classes."""
 
 import csv
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -94,7 +95,7 @@ def _of_folder(path: Path, index: ImageIndex) -> Iterable[tuple[int | Path, str]
 
 def _of_table(path: Path, index: ImageIndex) -> Iterable[tuple[int | Path, str]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(
             f"Cannot read examples from {str(path)!r}: {error.strerror}. Give a CSV file with the columns "
@@ -102,11 +103,11 @@ def _of_table(path: Path, index: ImageIndex) -> Iterable[tuple[int | Path, str]]
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}. Save it as CSV in UTF-8.") from error
-    table = csv.DictReader(lines)
+    table = csv.DictReader(io.StringIO(text, newline=""))
     columns = table.fieldnames or ()
     if lacking := [column for column in _COLUMNS if column not in columns]:
         raise DataError(
-            f"{path} lacks the column {' and '.join(lacking)}; its first line is {lines[:1]}. The first line "
+            f"{path} lacks the column {' and '.join(lacking)}; its first line is {text.partition(chr(10))[0]!r}. The first line "
             "of a table of examples is: path,label"
         )
     pairs: list[tuple[int | Path, str]] = []
