@@ -106,9 +106,10 @@ def _of_table(path: Path, index: ImageIndex) -> Iterable[tuple[int | Path, str]]
     table = csv.DictReader(io.StringIO(text, newline=""))
     columns = table.fieldnames or ()
     if lacking := [column for column in _COLUMNS if column not in columns]:
+        first = text.partition("\n")[0]
         raise DataError(
-            f"{path} lacks the column {' and '.join(lacking)}; its first line is {text.partition(chr(10))[0]!r}. The first line "
-            "of a table of examples is: path,label"
+            f"{path} lacks the column {' and '.join(lacking)}; its first line is {first!r}. The first line of a "
+            "table of examples is: path,label"
         )
     pairs: list[tuple[int | Path, str]] = []
     missing = []
