@@ -12,6 +12,7 @@ from crosscontext.embedding import EmbedSettings
 from crosscontext.encoders import Preprocessing, encoder_of, save_encoder
 from crosscontext.image_index import ImageIndex, IndexCard, ModelCard, claimed
 from crosscontext.index_formats import Content, Format, IndexedImage
+from crosscontext.run_folder import RunFolder
 
 NARROW = ResNetSettings(depth=10, width=0.125, stem="small")
 
@@ -57,8 +58,10 @@ def handmade_index(
         return write(card(held, root or folder.parent), held)
 
 
-def small_encoder(file: Path, seed: int = 0, width: float = 0.125) -> Path:
-    """Write an untrained encoder of 16-pixel images."""
+def small_encoder(folder: Path, seed: int = 0, width: float = 0.125) -> Path:
+    """Write an untrained encoder of 16-pixel images into a new folder, as a run has it."""
+    folder.mkdir()
+    file = RunFolder(folder).encoder
     torch.manual_seed(seed)
     settings = NARROW.model_copy(update={"width": width})
     save_encoder(file, encoder_of(settings.build(), settings, Preprocessing.for_size(16), step=0).eval())

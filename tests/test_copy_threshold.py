@@ -23,7 +23,7 @@ def index(tmp_path: Path) -> ImageIndex:
     for number in (4, 5):
         with Image.open(tmp_path / "pictures" / f"{number:02}.jpg") as image:
             image.save(tmp_path / "pictures" / f"again{number:02}.jpg", quality=70)
-    run = small_encoder(tmp_path / "encoder")
+    run = small_encoder(tmp_path / "run")
     return embed(embedding(run, tmp_path / "pictures", tmp_path / "index"))
 
 

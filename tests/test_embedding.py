@@ -27,7 +27,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return small_encoder(tmp_path / "encoder.safetensors")
+    return small_encoder(tmp_path / "run")
 
 
 def plan(run: Path, pictures: Path, **changes: object) -> tuple[ImageIndex, str]:

@@ -41,7 +41,7 @@ def test_vectors_are_those_of_the_encoder_and_progress_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_vectors, "EVERY", -1.0)
-    encoder = load_encoder(small_encoder(tmp_path / "encoder"))
+    encoder = load_encoder(small_encoder(tmp_path / "run"))
     files = [tmp_path / f"{number}.jpg" for number in range(5)]
     for number, file in enumerate(files):
         paint(file, number, 0)
@@ -67,7 +67,7 @@ def test_vectors_are_those_of_the_encoder_and_progress_is_told(
 def test_what_is_in_the_index_needs_no_model(tmp_path: Path) -> None:
     for number in range(3):
         paint(tmp_path / "pictures" / f"{number}.jpg", number, 0)
-    run = small_encoder(tmp_path / "encoder")
+    run = small_encoder(tmp_path / "run")
     index = embed(embedding(run, tmp_path / "pictures", tmp_path / "index"))
     run.unlink()
     copy, new = tmp_path / "copy.jpg", tmp_path / "new.jpg"
@@ -83,7 +83,7 @@ def test_what_is_in_the_index_needs_no_model(tmp_path: Path) -> None:
 def test_unreadable_files_are_left_out_unless_all_are(tmp_path: Path) -> None:
     for number in range(3):
         paint(tmp_path / "pictures" / f"{number}.jpg", number, 0)
-    index = embed(embedding(small_encoder(tmp_path / "encoder"), tmp_path / "pictures", tmp_path / "index"))
+    index = embed(embedding(small_encoder(tmp_path / "run"), tmp_path / "pictures", tmp_path / "index"))
     good, bad = tmp_path / "good.jpg", tmp_path / "bad.jpg"
     paint(good, 9, 0)
     bad.write_bytes(b"no picture")

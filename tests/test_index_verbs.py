@@ -16,7 +16,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(12):
         name, hue = (("red", 0), ("blue", 2))[number % 2]
         paint(folder / "pictures" / name / f"{number:02}.jpg", number, hue)
-    run = small_encoder(folder / "encoder.safetensors")
+    run = small_encoder(folder / "run")
     options = ["--threads", "1", "--workers", "1"]
     data, out = str(folder / "pictures"), str(folder / "index")
     assert main(["embed", str(run), "--data", data, "--out", out, *options]) == 0
@@ -29,7 +29,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_embed_again_says_that_nothing_is_to_do(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["embed", str(place / "encoder.safetensors"), "--data", str(place / "pictures")]
+    arguments = ["embed", str(place / "run"), "--data", str(place / "pictures")]
     assert main([*arguments, "--out", str(place / "index")]) == 0
     printed = capsys.readouterr()
     assert printed.err.startswith("0 images to compute, 12 are known")

@@ -66,7 +66,7 @@ def test_examples_outside_the_index_are_embedded(tmp_path: Path) -> None:
     for number in range(4):
         paint(tmp_path / "pictures" / f"{number}.jpg", number, 0)
         paint(tmp_path / "others" / ("red" if number % 2 else "blue") / f"{number}.jpg", 50 + number, 0)
-    run = small_encoder(tmp_path / "encoder")
+    run = small_encoder(tmp_path / "run")
     index = embed(embedding(run, tmp_path / "pictures", tmp_path / "index"))
     found = read(index, tmp_path / "others")
     assert found.class_names == ("blue", "red")

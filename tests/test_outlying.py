@@ -60,9 +60,8 @@ def test_a_graph_finds_the_same(tmp_path: Path) -> None:
     pytest.importorskip("usearch")
     handmade_index(tmp_path / "i", crowd())
     exact = outliers(OutliersSettings(index=tmp_path / "i", top=3))
-    assert (
-        outliers(OutliersSettings(index=tmp_path / "i", top=3, approximate=True)).outliers == exact.outliers
-    )
+    found = outliers(OutliersSettings(index=tmp_path / "i", top=3, approximate=True))
+    assert [each.path for each in found.outliers] == [each.path for each in exact.outliers]
 
 
 def test_a_single_image_cannot_be_an_outlier(tmp_path: Path) -> None:

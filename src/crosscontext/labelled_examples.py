@@ -108,8 +108,8 @@ def _of_table(path: Path, index: ImageIndex) -> Iterable[tuple[int | Path, str]]
     if lacking := [column for column in _COLUMNS if column not in columns]:
         first = text.partition("\n")[0]
         raise DataError(
-            f"{path} lacks the column {' and '.join(lacking)}; its first line is {first!r}. The first line of a "
-            "table of examples is: path,label"
+            f"{path} lacks the column {' and '.join(lacking)}; its first line is {first!r}. The first "
+            "line of a table of examples is: path,label"
         )
     pairs: list[tuple[int | Path, str]] = []
     missing = []
