@@ -81,8 +81,8 @@ def at_least(
 
 def cosines(one: Float32[np.ndarray, "M D"], other: Float32[np.ndarray, "#M D"]) -> Float[Tensor, " M"]:
     """Compare row by row; in [−1, 1]."""
-    tensors = (torch.from_numpy(np.array(part)) for part in (one, other))
-    return F.cosine_similarity(*tensors).clamp(-1, 1)
+    first, second = (torch.from_numpy(np.array(part)) for part in (one, other))
+    return F.cosine_similarity(first, second).clamp(-1, 1)
 
 
 class Graph:
