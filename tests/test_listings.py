@@ -35,7 +35,7 @@ def test_duplicates_are_told_by_groups() -> None:
         "           a.jpg",
         "   1.000 = b.jpg",
         "   0.970   c.jpg",
-        "1 groups; 2 images repeat the first one of their group.",
+        "groups: 1; images that repeat the first one of their group: 2",
     ]
 
 

@@ -40,7 +40,7 @@ def duplicates_text(result: Duplicates) -> str:
             for other in group.others
         ]
     others = sum(len(group.others) for group in result.groups)
-    lines.append(f"{len(result.groups)} groups; {others} images repeat the first one of their group.")
+    lines.append(f"groups: {len(result.groups)}; images that repeat the first one of their group: {others}")
     return "\n".join([*lines, *_gone(result.missing)])
 
 
