@@ -14,12 +14,17 @@ from crosscontext.cli import main
 from crosscontext.comparison import CompareSettings
 from crosscontext.complaints import spelled
 from crosscontext.conversion import ConvertSettings
+from crosscontext.duplicates import DedupeSettings
+from crosscontext.embedding import EmbedSettings
 from crosscontext.evaluation import EvaluateSettings
 from crosscontext.fields import places
+from crosscontext.labelling import LabelSettings
 from crosscontext.layers import COMMAND_LINE
+from crosscontext.outlying import OutliersSettings
 from crosscontext.pretraining import PretrainSettings
 from crosscontext.preview import PreviewSettings
 from crosscontext.results import append_results
+from crosscontext.searching import SearchSettings
 from crosscontext.settings import Settings
 from crosscontext.studies import StudySettings
 from crosscontext.verbs import VERBS
@@ -279,6 +284,11 @@ def test_verbs_and_options_are_frozen() -> None:
         "verify-resume": VerifyResumeSettings,
         "views": PreviewSettings,
         "convert": ConvertSettings,
+        "embed": EmbedSettings,
+        "search": SearchSettings,
+        "dedupe": DedupeSettings,
+        "outliers": OutliersSettings,
+        "label": LabelSettings,
     }
     assert kinds.keys() == VERBS.keys()
     found = {f"{verb} {spelled(place.path, COMMAND_LINE)}" for verb in kinds for place in places(kinds[verb])}

@@ -9,33 +9,50 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from crosscontext.comparison import CompareSettings, compare
     from crosscontext.conversion import ConvertSettings, convert
+    from crosscontext.duplicates import DedupeSettings, dedupe
+    from crosscontext.embedding import EmbedSettings, embed
     from crosscontext.encoders import Encoder, save_encoder
     from crosscontext.encoders import load_encoder as load
     from crosscontext.estimator import CrossContextEncoder
     from crosscontext.evaluation import EvaluateSettings, evaluate
     from crosscontext.features import extract
+    from crosscontext.image_index import open_index
+    from crosscontext.labelling import LabelSettings, label
+    from crosscontext.outlying import OutliersSettings, outliers
     from crosscontext.planning import PretrainSettings
     from crosscontext.pretraining import pretrain
     from crosscontext.results import Score, read_results
+    from crosscontext.searching import SearchSettings, search
     from crosscontext.studies import StudySettings, study
 
 __all__ = [
     "CompareSettings",
     "ConvertSettings",
     "CrossContextEncoder",
+    "DedupeSettings",
+    "EmbedSettings",
     "Encoder",
     "EvaluateSettings",
+    "LabelSettings",
+    "OutliersSettings",
     "PretrainSettings",
     "Score",
+    "SearchSettings",
     "StudySettings",
     "compare",
     "convert",
+    "dedupe",
+    "embed",
     "evaluate",
     "extract",
+    "label",
     "load",
+    "open_index",
+    "outliers",
     "pretrain",
     "read_results",
     "save_encoder",
+    "search",
     "study",
 ]
 
@@ -43,19 +60,30 @@ _HOMES = {
     "CompareSettings": "comparison:CompareSettings",
     "ConvertSettings": "conversion:ConvertSettings",
     "CrossContextEncoder": "estimator:CrossContextEncoder",
+    "DedupeSettings": "duplicates:DedupeSettings",
+    "EmbedSettings": "embedding:EmbedSettings",
     "Encoder": "encoders:Encoder",
     "EvaluateSettings": "evaluation:EvaluateSettings",
+    "LabelSettings": "labelling:LabelSettings",
+    "OutliersSettings": "outlying:OutliersSettings",
     "PretrainSettings": "planning:PretrainSettings",
     "Score": "results:Score",
+    "SearchSettings": "searching:SearchSettings",
     "StudySettings": "studies:StudySettings",
     "compare": "comparison:compare",
     "convert": "conversion:convert",
+    "dedupe": "duplicates:dedupe",
+    "embed": "embedding:embed",
     "evaluate": "evaluation:evaluate",
     "extract": "features:extract",
+    "label": "labelling:label",
     "load": "encoders:load_encoder",
+    "open_index": "image_index:open_index",
+    "outliers": "outlying:outliers",
     "pretrain": "pretraining:pretrain",
     "read_results": "results:read_results",
     "save_encoder": "encoders:save_encoder",
+    "search": "searching:search",
     "study": "studies:study",
 }
 

@@ -41,6 +41,10 @@ class CheckpointError(CrossContextError, ValueError):
     """A checkpoint is missing, unreadable, of another format version, or of another architecture."""
 
 
+class ImageIndexError(CrossContextError, ValueError):
+    """An index of images is missing, damaged, or made by another model or from another folder."""
+
+
 class NonFiniteError(CrossContextError, ArithmeticError):
     """A loss, a gradient, weights or features became NaN or infinite; the last good checkpoint is kept."""
 

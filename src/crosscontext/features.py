@@ -4,7 +4,7 @@ Every readable image counts exactly once, in the order of the data set; neither 
 number of workers changes the result.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -109,13 +109,22 @@ def extract(model: FeatureModel, dataset: Dataset, batch_size: int, workers: int
         causes = "; ".join(list(skipped.values())[:3])
         raise DataError(f"None of {len(dataset.names)} images can be read: {causes}. Check the data folder.")
     features = Features.of(dataset, torch.cat(rows), skipped)
-    if not (finite := features.values.isfinite().all(dim=1)).all():
-        broken = features.names[int(finite.int().argmin())]
+    refuse_non_finite(features.values, features.names)
+    return features
+
+
+def refuse_non_finite(values: Float[Tensor, "N D"], names: Sequence[str]) -> None:
+    """Make sure that features are numbers.
+
+    Raises:
+        NonFiniteError: some are not; the first such image is named.
+    """
+    if not (finite := values.isfinite().all(dim=1)).all():
+        broken = names[int(finite.int().argmin())]
         raise NonFiniteError(
             f"The features of {int((~finite).sum())} of {len(finite)} images are not finite, as of {broken}; "
             "the weights are broken. Use an earlier checkpoint, or train with a lower learning rate."
         )
-    return features
 
 
 def load_batches(

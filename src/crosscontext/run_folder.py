@@ -169,6 +169,23 @@ class RunFolder(NamedTuple):
         ]
 
 
+def check_writable(path: Path) -> None:
+    """Make sure that a file can be written, before anything is computed for it.
+
+    Raises:
+        RunFolderError: its folder is missing or not writable, or it is a folder itself.
+    """
+    if path.is_dir():
+        cause = "it is a folder; add the name of a file"
+    elif not path.parent.is_dir():
+        cause = f"there is no folder {path.parent}; make it"
+    elif not os.access(path.parent, os.W_OK):
+        cause = f"the folder {path.parent} is not writable; allow it"
+    else:
+        return
+    raise RunFolderError(f"{path} cannot be written: {cause}, or choose another place.")
+
+
 def keep(file: Path, under: Path) -> None:
     """Keep the content of a file under another name too, whatever becomes of the first; no copy if possible.
 

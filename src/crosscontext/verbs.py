@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
+from crosscontext import index_verbs
 from crosscontext.errors import SettingsError
 
 
@@ -203,6 +204,11 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "verify-resume": verify_resume,
     "views": views,
     "convert": convert,
+    "embed": index_verbs.embed,
+    "search": index_verbs.search,
+    "dedupe": index_verbs.dedupe,
+    "outliers": index_verbs.outliers,
+    "label": index_verbs.label,
 }
 """What the program can do, by the word that asks for it."""
 

@@ -44,6 +44,15 @@ class FolderSettings(Settings):
         return Splits(train, tests[0] if tests else None)
 
 
+def whole_folder(root: Path) -> ImageFiles:
+    """List all images below a folder as one set, whatever its sub-folders mean; none is read yet.
+
+    Raises:
+        DataError: the folder is missing, is a file, cannot be listed, or holds no image.
+    """
+    return ImageFiles(root, _image_names(root))
+
+
 def _image_names(root: Path) -> list[str]:
     others: Counter[str] = Counter()
     names = []
