@@ -36,6 +36,7 @@ def settings(data: Path | str, out: Path, **changes: Any) -> PretrainSettings:
         "backbone": TINY,
         "method": {"name": "cgh", "memory": {"slots": 30}},
         "log_every": "1 steps",
+        "report": False,
         "threads": 1,
         "workers": 1,
     }

@@ -16,6 +16,7 @@ OWN = (
     "metrics.jsonl",
     "results.jsonl",
     "skipped.jsonl",
+    "report.html",
     "encoder.safetensors",
     "checkpoints/last.ckpt",
     "checkpoints/previous.ckpt",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from crosscontext.encoders import load_encoder as load
     from crosscontext.evaluation import EvaluateSettings, evaluate
     from crosscontext.features import extract
+    from crosscontext.page import ReportSettings, report
     from crosscontext.planning import PretrainSettings
     from crosscontext.pretraining import pretrain
     from crosscontext.results import Score, read_results
@@ -22,6 +23,7 @@ __all__ = [
     "Encoder",
     "EvaluateSettings",
     "PretrainSettings",
+    "ReportSettings",
     "Score",
     "StudySettings",
     "compare",
@@ -30,6 +32,7 @@ __all__ = [
     "load",
     "pretrain",
     "read_results",
+    "report",
     "save_encoder",
     "study",
 ]
@@ -39,6 +42,7 @@ _HOMES = {
     "Encoder": "encoders:Encoder",
     "EvaluateSettings": "evaluation:EvaluateSettings",
     "PretrainSettings": "planning:PretrainSettings",
+    "ReportSettings": "page:ReportSettings",
     "Score": "results:Score",
     "StudySettings": "studies:StudySettings",
     "compare": "comparison:compare",
@@ -47,6 +51,7 @@ _HOMES = {
     "load": "encoders:load_encoder",
     "pretrain": "pretraining:pretrain",
     "read_results": "results:read_results",
+    "report": "page:report",
     "save_encoder": "encoders:save_encoder",
     "study": "studies:study",
 }

@@ -31,7 +31,9 @@ from crosscontext.views import resolve as resolve_views
 _USUAL_SIZES = (32, 48, 64, 96, 128, 160, 224)
 _DEFAULT_EPOCHS = 200.0
 
-SESSION_FIELDS = frozenset({"out", "threads", "workers", "device", "resume", "overwrite", "stop_after"})
+SESSION_FIELDS = frozenset(
+    {"out", "threads", "workers", "device", "resume", "overwrite", "stop_after", "report"}
+)
 """Fields of a run that concern the machine and the session, not the result."""
 
 
@@ -119,6 +121,9 @@ class PretrainSettings(Settings):
 
     workers: int = Field(2, ge=0)
     """Threads that decode images ahead of training; 0: decode in between."""
+
+    report: bool = True
+    """Write report.html, a page that shows the run, when it has ended; takes some ten seconds."""
 
     resume: bool = False
     """Go on from the last checkpoint in the run folder."""

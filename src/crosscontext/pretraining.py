@@ -20,12 +20,13 @@ from crosscontext.loading import Loader
 from crosscontext.machine import choose_device, describe_machine, keep_memory
 from crosscontext.methods import Method, Outcome
 from crosscontext.monitor import Monitor
+from crosscontext.page import report_at_the_end
 from crosscontext.planning import PretrainSettings, plan_of, settle
 from crosscontext.run_folder import RunFolder, write_atomically
 from crosscontext.schedules import Plan, steps_within
 from crosscontext.settings import dump_yaml
 from crosscontext.stepping import Stepper
-from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
+from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch, write_skipped
 from crosscontext.winograd import train_by_winograd
 
 __all__ = ["PretrainSettings", "pretrain"]
@@ -80,6 +81,8 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
         write_atomically(folder.environment, lambda file: file.write(machine.encode()))
     monitor = Monitor(settings.monitor, dataset, settings.seed, settings.batch_size, settings.workers)
     train(settings, plan, loader, method, optimizer, monitor, step, folder, progress)
+    if settings.report:
+        report_at_the_end(folder, settings.device, settings.workers, progress.say)
     return folder
 
 
@@ -119,7 +122,7 @@ def train(
             if step % log_every == 0 or end:
                 scalars |= scalars_of(outcome) | watch.read()
                 scalars["train/lr"] = optimizer.param_groups[0]["lr"]
-                write_skipped(folder, loader)
+                write_skipped(folder.skipped, loader.skipped)
             monitored = step % monitor_every == 0 or step == plan.total_steps
             saved = step % checkpoint_every == 0 or end
             if scalars or monitored or saved:
@@ -219,10 +222,3 @@ def _time_steps(settings: PretrainSettings, dataset: Dataset, device: torch.devi
         stepper.check()  # waits for the device
         moments.append(time.perf_counter())
     return (moments[-1] - moments[_UNTIMED_STEPS]) / (len(moments) - 1 - _UNTIMED_STEPS)
-
-
-def write_skipped(folder: RunFolder, loader: Loader) -> None:
-    """Name the unreadable images met so far, one JSON object a line."""
-    if skipped := loader.skipped:
-        lines = "".join(json.dumps({"name": n, "cause": c}) + "\n" for n, c in sorted(skipped.items()))
-        write_atomically(folder.skipped, lambda file: file.write(lines.encode()))

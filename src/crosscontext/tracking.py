@@ -48,6 +48,13 @@ def read_metrics(path: Path) -> list[dict[str, int | float]]:
     return [json.loads(line) for line in lines]
 
 
+def write_skipped(path: Path, skipped: Mapping[str, str]) -> None:
+    """Name the unreadable images met so far with their causes, one JSON object a line; none: no file."""
+    if skipped:
+        lines = "".join(json.dumps({"name": n, "cause": c}) + "\n" for n, c in sorted(skipped.items()))
+        write_atomically(path, lambda file: file.write(lines.encode()))
+
+
 @runtime_checkable
 class Progress(Protocol):
     """What a run tells while it goes on."""
