@@ -92,6 +92,7 @@ def test_a_picture_like_no_other_is_lonely() -> None:
 def test_the_last_stage_alone_divides_no_image() -> None:
     found = inspected(pictures(40), stages=(-1,))
     assert (found.agreement == 1).all()
+    assert found.cka == pytest.approx(1)
     assert torch.equal(found.after.rows, found.by_hypercolumn.rows)
 
 

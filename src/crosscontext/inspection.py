@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosscontext.confidence import Mean, interval, resample
+from crosscontext.confidence import Mean, interval, resample, value_of
 from crosscontext.datasets.altered import AlteredDataset
 from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.held import hold
@@ -20,7 +20,7 @@ from crosscontext.datasets.subset import Subset
 from crosscontext.encoders import Encoder
 from crosscontext.errors import DataError
 from crosscontext.features import extract
-from crosscontext.health import feature_std, neighbour_agreement, rankme
+from crosscontext.health import LinearCKA, feature_std, neighbour_agreement, rankme
 from crosscontext.layout import layout
 from crosscontext.neighbours import Neighbours, nearest
 from crosscontext.preview import as_picture
@@ -68,6 +68,9 @@ class Inspection(NamedTuple):
 
     agreement: Float[Tensor, " N"]
     """Share of the neighbours that features and hypercolumns have in common."""
+
+    cka: float
+    """`health.LinearCKA` of features and hypercolumns."""
 
     points: Float32[np.ndarray, "N 2"]
     """The map, in [0, 1]."""
@@ -158,6 +161,7 @@ def look_at(
         before=before,
         by_hypercolumn=by_hypercolumn,
         agreement=agreement,
+        cka=value_of(LinearCKA.of(values, stacked)),
         points=layout(values),
         rankme=rankme(values),
         spread=feature_std(values),

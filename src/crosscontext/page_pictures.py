@@ -7,7 +7,7 @@ import torch
 
 from crosscontext.contexts import hypercolumn
 from crosscontext.encoders import Encoder
-from crosscontext.inspection import Inspection
+from crosscontext.inspection import NEIGHBOURS, Inspection
 from crosscontext.preview import as_picture
 from crosscontext.sprites import data_uri, sheet_of
 from crosscontext.stage_pictures import stage_pictures
@@ -68,6 +68,7 @@ def pictures_of(
         "queries": list(range(_QUERIES)),
         "viewed": list(_viewed(found, views, kinds, size, seed)),
         "painted": _painted(encoder, found, stages),
+        "shared": (found.agreement * NEIGHBOURS).round().long().bincount(minlength=NEIGHBOURS + 1).tolist(),
         "stage_names": [*names, f"hypercolumn ({' + '.join(names[i] for i in stages)})"],
         "map": {
             "points": [[round(float(x), 4), round(float(y), 4)] for x, y in found.points],
