@@ -32,6 +32,9 @@ class Panel(NamedTuple):
 
     lines: Sequence[Line]
 
+    up: tuple[float, float] | None = None
+    """Ends of the vertical axis; by default those of the lines."""
+
 
 class Inks(NamedTuple):
     """Colours of what is not a line; by default those of a sheet of paper."""
@@ -102,7 +105,7 @@ def _panel(panel: Panel, labels: Sequence[str], rule: str) -> list[str]:
     ys = [y for line in panel.lines for y in line.ys]
     right, bottom = _PANEL_WIDTH - _RIGHT, _PANEL_HEIGHT - _BOTTOM
     across = _Axis(*_range([0.0, *xs]), _LEFT, right)
-    up = _Axis(*_range(ys), bottom, _TOP)
+    up = _Axis(*(panel.up or _range(ys)), bottom, _TOP)
     parts = [_text(_LEFT, _TOP - 10, panel.title, "font-weight='bold'")]
     for tick in ticks(up.low, up.high):
         parts.append(f'<path d="M{_LEFT} {up(tick)}H{right}" stroke="{rule}"/>')

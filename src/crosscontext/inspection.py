@@ -130,12 +130,13 @@ def look_at(
         )
     readable = [row for row, name in enumerate(held.names) if name not in features.skipped]
     images = Subset(held, readable)
-    copies = AlteredDataset(
+    distorted = AlteredDataset(
         images,
         lambda _, row: as_picture(
             draw_view(images, row, views, preprocessing.image_size, ("strong", 0), (seed, 0))
         ),
     )
+    copies = hold(distorted, _HELD_GIGABYTES)
     twin = random_twin(encoder, images, seed, workers)
     values, of_twin = features.values, extract(twin, images, batch_size, workers).values
     contexts = PooledHypercolumn(encoder, stages).eval()  # the encoder is in it

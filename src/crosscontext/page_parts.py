@@ -23,18 +23,32 @@ _OF_THE_PAGE = Inks("currentColor", "var(--rule)", "none")
 _KNN = "val/knn_top1"
 _ENCODER, _TWIN = "encoder", "random"
 
-_PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("Loss", "What training makes smaller.", ("train/loss*",)),
-    ("k-NN accuracy", "Share of training images whose nearest others name the right class.", (_KNN,)),
-    ("RankMe", "Dimensions that the features use; a fall to 1 is a collapse.", ("health/rankme",)),
-    ("Spread of the features", "From 0, a collapse, to 1.", ("health/feature_std",)),
-    (
+
+class _Kind(NamedTuple):
+    """What one panel shows."""
+
+    title: str
+    meaning: str
+    names: str
+    """Of the scalar, or how those of several begin."""
+
+    up: tuple[float, float] | None = None
+    """Ends of the vertical axis."""
+
+
+_KINDS = (
+    _Kind("Loss", "What training makes smaller.", "train/loss"),
+    _Kind("k-NN accuracy", "Share of training images whose nearest others name the right class.", _KNN),
+    _Kind("RankMe", "Dimensions that the features use; a fall to 1 is a collapse.", "health/rankme"),
+    _Kind("Spread of the features", "From 0, a collapse, to 1.", "health/feature_std", (0.0, 1.0)),
+    _Kind(
         "Entropy of the relations",
         "As a share of the largest; at 1 a relation says nothing, at 0 it knows one image alone.",
-        ("health/relation_entropy_*",),
+        "health/relation_entropy_",
+        (0.0, 1.0),
     ),
-    ("Learning rate", "", ("train/lr",)),
-    ("Images per second", "Without measurements and checkpoints.", ("time/images_per_second",)),
+    _Kind("Learning rate", "", "train/lr"),
+    _Kind("Images per second", "Without measurements and checkpoints.", "time/images_per_second"),
 )
 
 
@@ -74,18 +88,17 @@ def curves_of(metrics: Metrics) -> list[Curve]:
     """Draw whatever was measured; points of long runs are means."""
     names = sorted({name for line in metrics for name in line})
     found = []
-    for title, meaning, patterns in _PANELS:
-        matching = [name for name in names for pattern in patterns if _matches(name, pattern)]
-        lines = [_line(metrics, name) for name in matching]
+    for kind in _KINDS:
+        lines = [_line(metrics, name) for name in names if name.startswith(kind.names)]
         if lines:
             told = "; ".join(
                 f"{line.label} from {line.ys[0]:.4g} to {line.ys[-1]:.4g}, least {min(line.ys):.4g}, "
                 f"most {max(line.ys):.4g}"
                 for line in lines
             )
-            svg = draw([[Panel("", "images seen", lines)]], legend=False, inks=_OF_THE_PAGE)
+            svg = draw([[Panel("", "images seen", lines, kind.up)]], legend=False, inks=_OF_THE_PAGE)
             legend = tuple((line.label, colour) for line, colour in zip(lines, COLOURS, strict=False))
-            found.append(Curve(title, meaning, svg, told, legend if len(lines) > 1 else ()))
+            found.append(Curve(kind.title, kind.meaning, svg, told, legend if len(lines) > 1 else ()))
     return found
 
 
@@ -155,10 +168,6 @@ def facts_of(
         facts.append(("Machine", ", ".join(f"{key} {machine[key]}" for key in of_interest if key in machine)))
     facts.append(("Weights", f"digest {encoder.digest}"))
     return facts
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
 def _line(metrics: Metrics, name: str) -> Line:

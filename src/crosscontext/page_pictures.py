@@ -69,7 +69,8 @@ def pictures_of(
         "viewed": list(_viewed(found, views, kinds, size, seed)),
         "painted": _painted(encoder, found, stages),
         "shared": (found.agreement * NEIGHBOURS).round().long().bincount(minlength=NEIGHBOURS + 1).tolist(),
-        "stage_names": [*names, f"hypercolumn ({' + '.join(names[i] for i in stages)})"],
+        "stage_names": [*names, "hypercolumn"],
+        "stacked": " + ".join(names[i] for i in stages),
         "map": {
             "points": [[round(float(x), 4), round(float(y), 4)] for x, y in found.points],
             "names": list(images.names),
