@@ -15,11 +15,11 @@ if CHROMIUM is None:
     pytest.skip("no Chromium is installed (Debian: apt-get install chromium)", allow_module_level=True)
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
 
-from playwright.sync_api import Browser, Page, sync_playwright  # noqa: E402  # after the skips
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright  # noqa: E402  # after the skips
 
 OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 MARGIN = 16  # around the map, as in report.js
-PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 800}
+PHONE, DESK = ViewportSize(width=360, height=740), ViewportSize(width=1280, height=800)
 
 CONTRAST = """
 () => {

@@ -61,6 +61,7 @@ def test_the_files_of_a_run_bear_these_names() -> None:
         folder.metrics,
         folder.results,
         folder.skipped,
+        folder.report,
         folder.encoder,
         folder.checkpoint,
         folder.previous_checkpoint,

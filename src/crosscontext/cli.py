@@ -155,7 +155,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Show a run on one page: verdict, curves, scores, a map of its images."""
+    """Show a run on one page: verdict, scores, a map of its images."""
     from crosscontext.commandline import Verb, answer, parse
     from crosscontext.layers import COMMAND_LINE, Layer, resolve
     from crosscontext.page import ReportSettings
