@@ -115,6 +115,7 @@ def seconds_to_end() -> float:
 def _settings(out: str, steps: int) -> PretrainSettings:
     recipe = find_recipe("pretrain", "demo")
     of_bench = {
+        "report": False,
         "out": out,
         "steps": steps,
         "monitor": {"every": MONITOR_EVERY},

@@ -107,6 +107,7 @@ def our_loop(data: SmallSet, width: float, steps: int) -> Measured:
             log_every="5 steps",
             checkpoint_every="100%",
             monitor={"every": "100%", "images": 10},
+            report=False,
         )
         lines = read_metrics(pretrain(settings, times).metrics)
     seconds = (times.moments[WARMUP_STEPS + steps - 1] - times.moments[WARMUP_STEPS - 1]) / steps

@@ -125,6 +125,7 @@ def our_settings(recipe: str, out: str, seed: int) -> PretrainSettings:
         "out": out,
         "seed": seed,
         "monitor": {"every": "100%", "images": 10},
+        "report": False,
         "checkpoint_every": "1%",  # when an encoder can be measured; the writing counts as training
     }
     return resolve(PretrainSettings, [Layer(str(path), load_yaml(path)), Layer("the benchmark", measuring)])

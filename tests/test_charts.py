@@ -2,7 +2,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from crosscontext.charts import Line, Panel, draw, ticks
+from crosscontext.charts import Inks, Line, Panel, draw, ticks
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -49,6 +49,24 @@ def test_equal_values_and_single_points_can_be_drawn() -> None:
     panel = Panel("flat", "x", [Line("a", [0.0], [7.0])])
     (line,) = drawn([panel]).iter(f"{SVG}polyline")
     assert len(points(line)) == 1
+
+
+def test_an_axis_can_have_ends_of_its_own() -> None:
+    steep, flat = (
+        drawn([Panel("", "", [Line("a", [0.0, 1.0], [0.5, 0.6])], up)]) for up in (None, (0.0, 1.0))
+    )
+    (high, low), (above, below) = (
+        [y for _, y in points(next(root.iter(f"{SVG}polyline")))] for root in (steep, flat)
+    )
+    assert above - below == pytest.approx((high - low) / 10, abs=0.3)
+
+
+def test_a_page_brings_its_own_inks_and_legend() -> None:
+    panel = Panel("title", "x", [Line("a", [0.0, 1.0], [0.0, 1.0])])
+    text = draw([[panel]], legend=False, inks=Inks("currentColor", "var(--rule)", "none"))
+    assert "white" not in text
+    assert text.count("currentColor") == 1
+    assert "a" not in [found.text for found in ElementTree.fromstring(text).iter(f"{SVG}text")]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from crosscontext.fields import places
 from crosscontext.labelling import LabelSettings
 from crosscontext.layers import COMMAND_LINE
 from crosscontext.outlying import OutliersSettings
+from crosscontext.page import ReportSettings
 from crosscontext.pretraining import PretrainSettings
 from crosscontext.preview import PreviewSettings
 from crosscontext.results import append_results
@@ -31,7 +32,7 @@ from crosscontext.verbs import VERBS
 from crosscontext.verification import VerifyResumeSettings
 from handmade import score
 
-SLOW_PACKAGES = ("torch", "torchvision", "timm", "numpy", "sklearn", "pydantic", "rich", "yaml")
+SLOW_PACKAGES = ("torch", "torchvision", "timm", "numpy", "sklearn", "pydantic", "rich", "yaml", "jinja2")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -175,7 +176,7 @@ def test_evaluate_with_json_writes_one_list_and_nothing_else(
     shapes = ["--data", "shapes", "--data.num-train", "64", "--data.num-test", "32"]
     network = ["--backbone", "resnet10", "--backbone.width", "0.125"]
     assert main(["pretrain", "--out", run, "--steps", "1", "--batch-size", "16", *shapes, *network]) == 0
-    assert capsys.readouterr().out.endswith("encoder.safetensors\n")
+    assert capsys.readouterr().out == f"encoder: {run}/encoder.safetensors\nreport: {run}/report.html\n"
     judge = ["evaluate", run, "--references", "pixels", "--tasks", "[{name: knn, k: [5]}]"]
     assert main([*judge, "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
@@ -238,6 +239,13 @@ def test_compare_tells_what_it_leaves_out_apart_from_the_table(
     assert "torn" not in printed.out
 
 
+def test_report_needs_a_run_that_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report"]) == 2
+    assert "crosscontext report RUN" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "nowhere")]) == 1
+    assert "There is no encoder" in capsys.readouterr().err
+
+
 def test_compare_without_runs_asks_for_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare"]) == 2
     assert "crosscontext compare RUN..." in capsys.readouterr().err
@@ -280,6 +288,7 @@ def test_verbs_and_options_are_frozen() -> None:
         "pretrain": PretrainSettings,
         "evaluate": EvaluateSettings,
         "compare": CompareSettings,
+        "report": ReportSettings,
         "study": StudySettings,
         "verify-resume": VerifyResumeSettings,
         "views": PreviewSettings,

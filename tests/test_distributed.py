@@ -56,6 +56,7 @@ def values(data: Path, out: Path, **changes: Any) -> dict[str, Any]:
         "backbone": {"name": "resnet", "depth": 10, "width": 0.125},
         "optimizer": {"learning_rate": RATE, "warmup": "0%"},
         "log_every": "1 steps",
+        "report": False,
         "checkpoint_every": "10 steps",
         "monitor": {"every": "1000 steps", "images": 20},
         "threads": 1,
@@ -179,7 +180,15 @@ def test_an_error_of_one_process_ends_all_and_is_told_once() -> None:
 def options(data: Path, out: Path, *more: str) -> list[str]:
     usual = ["--steps", "400", "--batch-size", "16", "--image-size", "16", "--threads", "1", "--workers", "1"]
     usual += ["--backbone.depth", "10", "--backbone.width", "0.125", "--method.memory.slots", "30"]
-    usual += ["--log-every", "1 steps", "--monitor.every", "10000 steps", "--checkpoint-every", "10 steps"]
+    usual += [
+        "--no-report",
+        "--log-every",
+        "1 steps",
+        "--monitor.every",
+        "10000 steps",
+        "--checkpoint-every",
+        "10 steps",
+    ]
     return ["-m", "crosscontext", "pretrain", "--data", str(data), "--out", str(out), *usual, *more]
 
 

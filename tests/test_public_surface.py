@@ -18,6 +18,7 @@ PUBLIC = [
     "LabelSettings",
     "OutliersSettings",
     "PretrainSettings",
+    "ReportSettings",
     "Score",
     "SearchSettings",
     "StudySettings",
@@ -33,6 +34,7 @@ PUBLIC = [
     "outliers",
     "pretrain",
     "read_results",
+    "report",
     "save_encoder",
     "search",
     "study",
@@ -61,11 +63,13 @@ def test_importing_the_package_does_nothing_else() -> None:
 def test_submodules_do_not_hide_functions() -> None:
     import crosscontext.comparison
     import crosscontext.evaluation
+    import crosscontext.page
     import crosscontext.pretraining
 
     assert crosscontext.pretrain is crosscontext.pretraining.pretrain
     assert crosscontext.evaluate is crosscontext.evaluation.evaluate
     assert crosscontext.compare is crosscontext.comparison.compare
+    assert crosscontext.report is crosscontext.page.report
 
 
 def test_an_unknown_name_is_answered_with_those_there_are() -> None:
@@ -74,7 +78,7 @@ def test_an_unknown_name_is_answered_with_those_there_are() -> None:
 
 
 def test_an_encoder_is_used_in_two_lines(image_folder: Path, tmp_path: Path) -> None:
-    usual = {"steps": 1, "batch_size": 12, "image_size": 16, "threads": 1, "workers": 1}
+    usual = {"steps": 1, "batch_size": 12, "image_size": 16, "report": False, "threads": 1, "workers": 1}
     backbone = {"name": "resnet", "depth": 10, "width": 0.125}
     crosscontext.pretrain(
         crosscontext.PretrainSettings.model_validate(

@@ -43,6 +43,7 @@ def test_the_lines_of_the_readme_work_one_after_the_other(folder: Path) -> None:
     assert (folder / "run" / "encoder.safetensors").is_file()
     run("crosscontext pretrain demo --data pictures --out from-recipe --steps 2", folder)
     run("crosscontext pretrain --out run --resume", folder)  # is finished, and says so by ending well
+    assert (folder / "run" / "report.html").is_file()
     printed = run("crosscontext evaluate run --data pictures --tasks knn linear --json", folder)
     scores = json.loads(printed)
     assert {score["task"] for score in scores} == {"knn", "linear"}
@@ -60,7 +61,7 @@ def test_the_lines_of_the_readme_work_one_after_the_other(folder: Path) -> None:
 @pytest.mark.slow
 def test_cgh_beats_raw_pixels_and_random_features_on_shapes(tmp_path: Path) -> None:
     recipe = find_recipe("pretrain", "demo")
-    shorter = {"out": str(tmp_path / "run"), "steps": 300, "threads": 1}
+    shorter = {"out": str(tmp_path / "run"), "steps": 300, "threads": 1, "report": False}
     settings = resolve(PretrainSettings, [Layer(str(recipe), load_yaml(recipe)), Layer("this test", shorter)])
     pretrain(settings)
     chosen = {"run": tmp_path / "run", "tasks": ["linear"], "threads": 1}

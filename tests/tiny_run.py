@@ -20,6 +20,7 @@ def settings(data: Path | str | dict[str, Any], out: Path, **changes: Any) -> Pr
         "backbone": TINY,
         "method": {"name": "cgh", "memory": {"slots": 30}},
         "log_every": "1 steps",
+        "report": False,
         "threads": 1,
         "workers": 1,
     }

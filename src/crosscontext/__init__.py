@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crosscontext.image_index import open_index
     from crosscontext.labelling import LabelSettings, label
     from crosscontext.outlying import OutliersSettings, outliers
+    from crosscontext.page import ReportSettings, report
     from crosscontext.planning import PretrainSettings
     from crosscontext.pretraining import pretrain
     from crosscontext.results import Score, read_results
@@ -36,6 +37,7 @@ __all__ = [
     "LabelSettings",
     "OutliersSettings",
     "PretrainSettings",
+    "ReportSettings",
     "Score",
     "SearchSettings",
     "StudySettings",
@@ -51,6 +53,7 @@ __all__ = [
     "outliers",
     "pretrain",
     "read_results",
+    "report",
     "save_encoder",
     "search",
     "study",
@@ -67,6 +70,7 @@ _HOMES = {
     "LabelSettings": "labelling:LabelSettings",
     "OutliersSettings": "outlying:OutliersSettings",
     "PretrainSettings": "planning:PretrainSettings",
+    "ReportSettings": "page:ReportSettings",
     "Score": "results:Score",
     "SearchSettings": "searching:SearchSettings",
     "StudySettings": "studies:StudySettings",
@@ -82,6 +86,7 @@ _HOMES = {
     "outliers": "outlying:outliers",
     "pretrain": "pretraining:pretrain",
     "read_results": "results:read_results",
+    "report": "page:report",
     "save_encoder": "encoders:save_encoder",
     "search": "searching:search",
     "study": "studies:study",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Told apart by colour-blind eyes too (Okabe and Ito, 2008); further lines repeat them dashed."""
 
 _DASHES = ("", "6 3", "2 2", "8 2 2 2")
@@ -32,6 +32,20 @@ class Panel(NamedTuple):
 
     lines: Sequence[Line]
 
+    up: tuple[float, float] | None = None
+    """Ends of the vertical axis; by default those of the lines."""
+
+
+class Inks(NamedTuple):
+    """Colours of what is not a line; by default those of a sheet of paper."""
+
+    text: str = "black"
+    rule: str = "#ddd"
+    ground: str = "white"
+
+
+PAPER = Inks()
+
 
 class _Axis(NamedTuple):
     """Numbers → pixels."""
@@ -46,26 +60,30 @@ class _Axis(NamedTuple):
         return round(self.first + share * (self.last - self.first), 1)
 
 
-def draw(rows: Sequence[Sequence[Panel]]) -> str:
+def draw(rows: Sequence[Sequence[Panel]], legend: bool = True, inks: Inks = PAPER) -> str:
     """Draw panels in a grid, with one legend for all of them on the right.
 
     Args:
         rows: each of equally many panels; a line has the same place in all of them.
+        legend: whether it is drawn.
+        inks: within a page they may be the page's own, as ``currentColor``.
     """
     labels = list(dict.fromkeys(line.label for row in rows for panel in row for line in panel.lines))
     panels_width = _PANEL_WIDTH * max(len(row) for row in rows)
-    width = panels_width + 50 + _LETTER * max((len(label) for label in labels), default=0)
-    height = max(_PANEL_HEIGHT * len(rows), _LEGEND_ROW * (len(labels) + 2))
+    width, height, listed = panels_width, _PANEL_HEIGHT * len(rows), labels if legend else []
+    if legend:
+        width += 50 + _LETTER * max((len(label) for label in labels), default=0)
+        height = max(height, _LEGEND_ROW * (len(labels) + 2))
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
-        f'<rect width="{width}" height="{height}" fill="white"/>',
+        f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12" fill="{inks.text}">',
+        f'<rect width="{width}" height="{height}" fill="{inks.ground}"/>',
     ]
     for down, row in enumerate(rows):
         for along, panel in enumerate(row):
             parts.append(f'<g transform="translate({along * _PANEL_WIDTH} {down * _PANEL_HEIGHT})">')
-            parts += [*_panel(panel, labels), "</g>"]
-    for place, label in enumerate(labels):
+            parts += [*_panel(panel, labels, inks.rule), "</g>"]
+    for place, label in enumerate(listed):
         y = _TOP + _LEGEND_ROW * place
         parts.append(f'<path d="M{panels_width + 4} {y}h28" {_style(place)}/>')
         parts.append(_text(panels_width + 38, y + 4, label))
@@ -82,15 +100,15 @@ def ticks(low: float, high: float) -> list[float]:
     ]
 
 
-def _panel(panel: Panel, labels: Sequence[str]) -> list[str]:
+def _panel(panel: Panel, labels: Sequence[str], rule: str) -> list[str]:
     xs = [x for line in panel.lines for x in line.xs]
     ys = [y for line in panel.lines for y in line.ys]
     right, bottom = _PANEL_WIDTH - _RIGHT, _PANEL_HEIGHT - _BOTTOM
     across = _Axis(*_range([0.0, *xs]), _LEFT, right)
-    up = _Axis(*_range(ys), bottom, _TOP)
+    up = _Axis(*(panel.up or _range(ys)), bottom, _TOP)
     parts = [_text(_LEFT, _TOP - 10, panel.title, "font-weight='bold'")]
     for tick in ticks(up.low, up.high):
-        parts.append(f'<path d="M{_LEFT} {up(tick)}H{right}" stroke="#ddd"/>')
+        parts.append(f'<path d="M{_LEFT} {up(tick)}H{right}" stroke="{rule}"/>')
         parts.append(_text(_LEFT - 6, up(tick) + 4, f"{tick:g}", "text-anchor='end'"))
     for tick in ticks(across.low, across.high):
         parts.append(_text(across(tick), bottom + 16, f"{tick:g}", "text-anchor='middle'"))
@@ -107,8 +125,8 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _style(place: int) -> str:
-    dash = _DASHES[place // len(_COLOURS) % len(_DASHES)]
-    return f'fill="none" stroke-width="1.8" stroke="{_COLOURS[place % len(_COLOURS)]}"' + (
+    dash = _DASHES[place // len(COLOURS) % len(_DASHES)]
+    return f'fill="none" stroke-width="1.8" stroke="{COLOURS[place % len(COLOURS)]}"' + (
         f' stroke-dasharray="{dash}"' if dash else ""
     )
 

@@ -36,7 +36,7 @@ _DEFAULT_EPOCHS = 200.0
 
 SESSION_FIELDS = frozenset(
     {
-        *("out", "resume", "overwrite", "extend", "stop_after", "time_limit"),
+        *("out", "resume", "overwrite", "extend", "stop_after", "time_limit", "report"),
         *("device", "devices", "timeout_minutes", "accumulate", "threads", "workers"),
         *("collapse", "on_nonfinite", "rollbacks"),
     }
@@ -158,6 +158,9 @@ class PretrainSettings(Settings):
 
     workers: int = Field(2, ge=0)
     """Threads that decode images ahead of training; 0: decode in between."""
+
+    report: bool = True
+    """Write report.html, a page that shows the run, when it has ended; takes some ten seconds."""
 
     resume: bool = False
     """Go on from the last checkpoint in the run folder."""

@@ -23,6 +23,7 @@ from crosscontext.locking import locked
 from crosscontext.machine import choose_device, keep_memory, share_cores
 from crosscontext.methods import Method
 from crosscontext.monitor import Monitor
+from crosscontext.page import report_at_the_end
 from crosscontext.planning import PretrainSettings, plan_of, settle
 from crosscontext.rehearsal import rehearse
 from crosscontext.rollback import Rollbacks
@@ -66,6 +67,8 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
                 prepare_and_train(settings, folder, limit, progress)
         else:
             prepare_and_train(settings, folder, limit, Silence())
+    if settings.report and progress and distributed.is_first():
+        report_at_the_end(folder, settings.device, settings.workers, progress.say)
     return folder
 
 

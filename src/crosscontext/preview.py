@@ -100,13 +100,24 @@ def views_picture(
     for row, index in enumerate(images):
         pictures = [ImageOps.contain(dataset.image(index), (cell, cell))]
         for view in views:
-            drawn = _as_picture(draw_view(dataset, index, settings, image_size, view, (seed, 0)))
+            drawn = as_picture(draw_view(dataset, index, settings, image_size, view, (seed, 0)))
             pictures.append(drawn.resize((drawn.width * zoom, drawn.height * zoom), Image.Resampling.NEAREST))
         for column, picture in enumerate(pictures):
             sheet.paste(picture, (gap + column * (cell + gap), head + row * (cell + gap)))
     sheet.save(path, format="PNG")
 
 
-def _as_picture(view: Float[Tensor, "3 S S"]) -> Image.Image:
-    pixels = view.permute(1, 2, 0) * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
+def as_picture(
+    view: Float[Tensor, "3 S S"],
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> Image.Image:
+    """Undo the normalisation of a view, so that it can be looked at.
+
+    Args:
+        view: as a network takes it.
+        mean: that was subtracted from its colours in [0, 1].
+        std: that they were divided by then.
+    """
+    pixels = view.permute(1, 2, 0) * torch.tensor(std) + torch.tensor(mean)
     return Image.fromarray(pixels.mul(255).round().to(torch.uint8).numpy())

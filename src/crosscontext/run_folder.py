@@ -46,6 +46,11 @@ class RunFolder(NamedTuple):
         return self.path / "features"
 
     @property
+    def report(self) -> Path:
+        """A page that shows the run to a person."""
+        return self.path / "report.html"
+
+    @property
     def encoder(self) -> Path:
         """The backbone with its preprocessing."""
         return self.path / "encoder.safetensors"
@@ -158,6 +163,7 @@ class RunFolder(NamedTuple):
             self.metrics,
             self.results,
             self.skipped,
+            self.report,
             self.encoder,
             self.checkpoint,
             self.previous_checkpoint,

@@ -147,12 +147,13 @@ def plan_of(study: StudySettings) -> StudyPlan:
     cells: dict[str, PretrainSettings] = {}
     for name, values in named_cells(study).items():
         layers = [
+            Layer("studies", {"report": False}),  # which compare runs, and leave the page to who asks for it
             Layer("base", study.base),
             Layer(f"cell {name}", values),
             Layer("the study", _common(study)),
         ]
         try:
-            _refuse_misplaced(layers[:2], _NOT_OF_A_CELL)
+            _refuse_misplaced(layers[1:3], _NOT_OF_A_CELL)
             cells[name] = resolve(PretrainSettings, layers)
         except SettingsError as error:
             complaints += str(error).splitlines()

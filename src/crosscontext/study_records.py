@@ -14,11 +14,11 @@ from crosscontext.charts import Line, Panel, draw
 from crosscontext.comparison import Comparison, line_up
 from crosscontext.contenders import Run, contenders_of, settings_of_method
 from crosscontext.curves import SCALARS, Curve, Scalar, curves_of, mean_curve
-from crosscontext.report import comparison_text
 from crosscontext.run_folder import write_atomically
 from crosscontext.settings import load_yaml
 from crosscontext.study_plan import StudySettings
 from crosscontext.study_runs import StudyRun, read_scores
+from crosscontext.tables import comparison_text
 from crosscontext.tracking import read_metrics
 
 RECORDS, TABLE, CURVES = "records.json", "table.md", "curves.svg"

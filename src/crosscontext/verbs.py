@@ -46,6 +46,8 @@ def pretrain(arguments: Sequence[str]) -> None:
         folder = run(settings, progress)
     if speaks:
         print(f"encoder: {folder.encoder}")
+        if folder.report.is_file():
+            print(f"report: {folder.report}")
 
 
 def evaluate(arguments: Sequence[str]) -> None:
@@ -57,8 +59,8 @@ def evaluate(arguments: Sequence[str]) -> None:
     from crosscontext.evaluation import evaluate as run
     from crosscontext.layers import COMMAND_LINE, Layer, resolve
     from crosscontext.recipes import recipe_layers, recipes_known
-    from crosscontext.report import score_table
     from crosscontext.run_folder import RunFolder
+    from crosscontext.tables import score_table
 
     summary = f"{evaluate.__doc__}\nRUN: the folder that pretrain wrote.\n{recipes_known('evaluate')}"
     flags = {"json": "Print the scores as one JSON list, and nothing else."}
@@ -87,7 +89,7 @@ def compare(arguments: Sequence[str]) -> None:
     from crosscontext.comparison import CompareSettings
     from crosscontext.comparison import compare as run
     from crosscontext.layers import COMMAND_LINE, Layer, resolve
-    from crosscontext.report import comparison_text
+    from crosscontext.tables import comparison_text
 
     summary = f"{compare.__doc__}\nRUN: folders that evaluate wrote scores into."
     verb = Verb("crosscontext compare RUN... [OPTIONS]", summary, CompareSettings)
@@ -102,6 +104,26 @@ def compare(arguments: Sequence[str]) -> None:
         return
     settings = resolve(CompareSettings, layers)
     print(comparison_text(run(settings, _notify), settings.format))
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Show a run on one page: verdict, scores, a map of its images."""
+    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.layers import COMMAND_LINE, Layer, resolve
+    from crosscontext.page import ReportSettings
+    from crosscontext.page import report as run
+
+    summary = f"{report.__doc__}\nRUN: the folder that pretrain wrote."
+    verb = Verb("crosscontext report RUN [OPTIONS]", summary, ReportSettings)
+    line = parse(arguments, verb)
+    _refuse(line.positionals[1:])
+    layers = (*(Layer(COMMAND_LINE, {"run": path}) for path in line.positionals), *line.layers)
+    if "help" not in line.flags and not any("run" in layer.values for layer in layers):
+        raise SettingsError("Missing RUN, the folder that pretrain wrote: crosscontext report RUN.")
+    if (text := answer(verb, line.flags, layers)) is not None:
+        print(text)
+        return
+    print(f"report: {run(resolve(ReportSettings, layers), _notify)}")
 
 
 def study(arguments: Sequence[str]) -> None:
@@ -200,6 +222,7 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
     "compare": compare,
+    "report": report,
     "study": study,
     "verify-resume": verify_resume,
     "views": views,

@@ -125,6 +125,7 @@ def _recipe(settings: VerifyResumeSettings) -> str:
         **dict.fromkeys(PretrainSettings.ONE_OF),
         "steps": settings.verified_steps,
         "devices": 1,
+        "report": False,
         "log_every": "1 steps",
         "checkpoint_every": f"{_STEPS_BETWEEN_KILLS} steps",
         **{"resume": False, "overwrite": False, "extend": False, "stop_after": None, "time_limit": None},

@@ -20,6 +20,7 @@ COMMON: dict[str, Any] = {
     "batch_size": 64,
     "backbone": {"name": "resnet", "depth": 10, "width": 0.125, "stem": "medium"},
     "monitor": {"every": "100%", "images": 1000},
+    "report": False,
     "threads": 1,
     "workers": 1,
 }

@@ -103,7 +103,7 @@ class HealthSettings(Task):
                 f"{self.neighbours} neighbours are too many for {len(features)} test images. "
                 "Give a smaller number in neighbours, or more images."
             )
-        model = _Hypercolumns(subject.network(), self.stages)
+        model = PooledHypercolumn(subject.network(), self.stages)
         stacked = extract(model, sample.images, subject.batch_size, subject.workers).values
         details: dict[str, object] = {"stages": [model.stages[i].name for i in self.stages]}
         yield Measurement("cka", LinearCKA.of(features, stacked), details, "number")
@@ -111,8 +111,16 @@ class HealthSettings(Task):
         yield Measurement("neighbour_agreement", Mean(agreement), details)
 
 
-class _Hypercolumns(nn.Module):
-    """Pictures → pooled hypercolumns."""
+class PooledHypercolumn(nn.Module):
+    """Pictures → what the hypercolumn context of CGH sees, pooled without its learned convolution.
+
+    Args:
+        encoder: whose maps are stacked.
+        chosen: stages, counted as in a Python list.
+
+    Raises:
+        SettingsError: a stage does not exist.
+    """
 
     def __init__(self, encoder: Encoder, chosen: Sequence[int]):
         super().__init__()

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from crosscontext.comparison import Comparison, Estimate, Row
-from crosscontext.report import comparison_text, score_table
+from crosscontext.tables import comparison_text, score_table
 from handmade import PROTOCOL, score
 
 

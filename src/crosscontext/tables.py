@@ -1,6 +1,6 @@
 """Scores → a table for people; comparisons → Markdown, CSV or JSON.
 
-results, comparison → **report** → console
+results, comparison → **tables** → console
 """
 
 import csv
