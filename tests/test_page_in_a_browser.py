@@ -80,7 +80,7 @@ def opened(request: pytest.FixtureRequest, browser: Browser, file: Path) -> Iter
     page.on("console", lambda message: trouble.append(message.text) if message.type != "log" else None)
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on("request", lambda sent: trouble.append(sent.url) if not _is_local(sent.url) else None)
-    page.goto(file.as_uri(), timeout=20_000)
+    page.goto(file.as_uri(), timeout=60_000)
     yield Opened(page, trouble)
     context.close()
 

@@ -126,7 +126,7 @@ class CrossContextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
                 "workers": self.workers,
                 "out": self.out or Path(scratch) / "run",
                 "data": data,
-                "report": False,
+                "report": self.out is not None,  # else nobody would see it
             }
             given = {name: value for name, value in named.items() if value is not None}
             layers = [Layer("the parameters", given), Layer("settings", self.settings or {})]
