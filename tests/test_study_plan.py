@@ -64,7 +64,7 @@ def test_wrong_fields_of_all_cells_are_named_with_their_cells_at_once(tmp_path: 
 
 def test_what_is_wrong_in_the_base_is_said_once(tmp_path: Path) -> None:
     assert complaint(tmp_path, base=base(batch_size=0)).splitlines() == [
-        "batch_size is 0 in base; expected at least 2 (Images in a step)."
+        "batch_size is 0 in base; expected at least 2 (Images in a step, of all processes together)."
     ]
 
 

@@ -83,6 +83,7 @@ def work(
                     tell(f"{waiting[0].name}: begins, log: {waiting[0].log}")
                     advance(waiting.popleft())
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
+                interruption.ask()
                 for worker in [worker for worker in workers if worker.process.poll() is not None]:
                     workers.remove(worker)
                     worker.output.close()
