@@ -4,6 +4,8 @@ planning, assembly, rehearsal, stepping → **pretraining** → run folder. Seve
 process 0 writes.
 """
 
+from contextlib import nullcontext
+
 from torch.optim import Optimizer
 
 from crosscontext import distributed
@@ -60,14 +62,11 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
     if is_launch_due(settings):
         launch(settings)
         return folder
-    with joined(settings.timeout_minutes):
-        if distributed.is_first():
-            progress = progress or Silence()
-            with locked(folder, progress.say):
-                prepare_and_train(settings, folder, limit, progress)
-        else:
-            prepare_and_train(settings, folder, limit, Silence())
-    if settings.report and progress and distributed.is_first():
+    is_first = distributed.is_first()
+    progress = progress if progress and is_first else Silence()
+    with joined(settings.timeout_minutes), locked(folder, progress.say) if is_first else nullcontext():
+        prepare_and_train(settings, folder, limit, progress)
+    if settings.report and is_first:
         report_at_the_end(folder, settings.device, settings.workers, progress.say)
     return folder
 

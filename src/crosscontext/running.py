@@ -1,6 +1,5 @@
 """One verb from its settings: arguments, settings, function → **running** → what is printed."""
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -9,6 +8,7 @@ from crosscontext.errors import SettingsError
 from crosscontext.fields import element, hints
 from crosscontext.layers import COMMAND_LINE, Layer, resolve
 from crosscontext.settings import Settings
+from crosscontext.tracking import tell
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 AnyResult = TypeVar("AnyResult", bound=Settings)
@@ -46,7 +46,7 @@ def run_verb(
         print(reply)
         return
     _refuse_missing(usage, names, layers)
-    result = run(resolve(kind, layers), _notify)
+    result = run(resolve(kind, layers), tell)
     print(result.model_dump_json(indent=1) if "json" in line.flags else text(result))
 
 
@@ -66,7 +66,3 @@ def _refuse_missing(usage: str, names: Sequence[str], layers: Sequence[Layer]) -
     for word, name in zip(words, names, strict=False):
         if not any(name in layer.values for layer in layers):
             raise SettingsError(f"Missing {word.rstrip('.')}: {usage}.")
-
-
-def _notify(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

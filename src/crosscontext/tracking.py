@@ -101,6 +101,11 @@ def summary(scalars: Mapping[str, float]) -> str:
     )
 
 
+def tell(line: str) -> None:
+    """Write one line to the error stream, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
 class PlainLines:
     """Writes a line every ten seconds: for files, pipes and schedulers."""
 
@@ -111,7 +116,7 @@ class PlainLines:
 
     def say(self, line: str) -> None:
         """Write one line."""
-        print(line, file=sys.stderr, flush=True)
+        tell(line)
 
     def start(self, total_steps: int, step: int) -> None:
         """Start the clock."""

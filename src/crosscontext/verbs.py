@@ -4,12 +4,12 @@ cli → **verbs** → pretraining, evaluation, … Heavy imports wait for their 
 """
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 from crosscontext import index_verbs
 from crosscontext.errors import SettingsError
+from crosscontext.tracking import tell
 
 
 def pretrain(arguments: Sequence[str]) -> None:
@@ -40,7 +40,7 @@ def pretrain(arguments: Sequence[str]) -> None:
         return
     settings = resolve(PretrainSettings, layers)
     if saved is not None:
-        settings = continued(saved, settings, _notify if is_first() else lambda _: None)
+        settings = continued(saved, settings, tell if is_first() else lambda _: None)
     speaks = is_first() and not is_launch_due(settings)  # of several processes one
     with console_progress() if speaks else nullcontext(Silence()) as progress:
         folder = run(settings, progress)
@@ -75,7 +75,7 @@ def evaluate(arguments: Sequence[str]) -> None:
         print(text)
         return
     settings = resolve(EvaluateSettings, layers)
-    scores = run(settings, _notify)
+    scores = run(settings, tell)
     if "json" in line.flags:
         print(json.dumps([score.model_dump(mode="json") for score in scores]))
     else:
@@ -103,7 +103,7 @@ def compare(arguments: Sequence[str]) -> None:
         print(text)
         return
     settings = resolve(CompareSettings, layers)
-    print(comparison_text(run(settings, _notify), settings.format))
+    print(comparison_text(run(settings, tell), settings.format))
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -123,7 +123,7 @@ def report(arguments: Sequence[str]) -> None:
     if (text := answer(verb, line.flags, layers)) is not None:
         print(text)
         return
-    print(f"report: {run(resolve(ReportSettings, layers), _notify)}")
+    print(f"report: {run(resolve(ReportSettings, layers), tell)}")
 
 
 def study(arguments: Sequence[str]) -> None:
@@ -156,9 +156,9 @@ def study(arguments: Sequence[str]) -> None:
         return
     settings = resolve(StudySettings, layers)
     if "dry_run" in line.flags:
-        print(describe(settings, _notify))
+        print(describe(settings, tell))
         return
-    run(settings, _notify)
+    run(settings, tell)
     print(f"results: {settings.out}")
 
 
@@ -178,7 +178,7 @@ def verify_resume(arguments: Sequence[str]) -> None:
     if (text := answer(verb, line.flags, layers)) is not None:
         print(text)
         return
-    print(run(resolve(VerifyResumeSettings, layers), _notify))
+    print(run(resolve(VerifyResumeSettings, layers), tell))
 
 
 def views(arguments: Sequence[str]) -> None:
@@ -239,7 +239,3 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
 def _refuse(positionals: Sequence[str]) -> None:
     if positionals:
         raise SettingsError(f"Unexpected argument '{positionals[0]}'. Options begin with --; see --help.")
-
-
-def _notify(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
