@@ -40,7 +40,7 @@ fuzz: $(VENV)/installed
 audit:
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install --quiet pip-audit
-	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 clean:
 	rm -rf $(VENV) $(VENV)-audit runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
