@@ -17,6 +17,7 @@ from crosscontext.conversion import ConvertSettings
 from crosscontext.duplicates import DedupeSettings
 from crosscontext.embedding import EmbedSettings
 from crosscontext.evaluation import EvaluateSettings
+from crosscontext.exporting import ExportSettings
 from crosscontext.fields import places
 from crosscontext.labelling import LabelSettings
 from crosscontext.layers import COMMAND_LINE
@@ -293,6 +294,7 @@ def test_verbs_and_options_are_frozen() -> None:
         "verify-resume": VerifyResumeSettings,
         "views": PreviewSettings,
         "convert": ConvertSettings,
+        "export": ExportSettings,
         "embed": EmbedSettings,
         "search": SearchSettings,
         "dedupe": DedupeSettings,

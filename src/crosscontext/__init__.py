@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from crosscontext.encoders import load_encoder as load
     from crosscontext.estimator import CrossContextEncoder
     from crosscontext.evaluation import EvaluateSettings, evaluate
+    from crosscontext.exporting import ExportSettings, export
     from crosscontext.features import extract
     from crosscontext.image_index import open_index
     from crosscontext.labelling import LabelSettings, label
@@ -34,6 +35,7 @@ __all__ = [
     "EmbedSettings",
     "Encoder",
     "EvaluateSettings",
+    "ExportSettings",
     "LabelSettings",
     "OutliersSettings",
     "PretrainSettings",
@@ -46,6 +48,7 @@ __all__ = [
     "dedupe",
     "embed",
     "evaluate",
+    "export",
     "extract",
     "label",
     "load",
@@ -67,6 +70,7 @@ _HOMES = {
     "EmbedSettings": "embedding:EmbedSettings",
     "Encoder": "encoders:Encoder",
     "EvaluateSettings": "evaluation:EvaluateSettings",
+    "ExportSettings": "exporting:ExportSettings",
     "LabelSettings": "labelling:LabelSettings",
     "OutliersSettings": "outlying:OutliersSettings",
     "PretrainSettings": "planning:PretrainSettings",
@@ -79,6 +83,7 @@ _HOMES = {
     "dedupe": "duplicates:dedupe",
     "embed": "embedding:embed",
     "evaluate": "evaluation:evaluate",
+    "export": "exporting:export",
     "extract": "features:extract",
     "label": "labelling:label",
     "load": "encoders:load_encoder",

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from crosscontext.architectures import infer_backbone
-from crosscontext.backbones import BackboneSettings, ResNetSettings, TimmSettings
+from crosscontext.backbones import BackboneSettings, ResNetSettings, TimmSettings, described
 from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encoder
 from crosscontext.errors import CheckpointError, RunFolderError, SettingsError
 from crosscontext.layouts import Layout, Split, plain_name, recognise, split
@@ -80,16 +80,10 @@ class Conversion(NamedTuple):
     def __str__(self) -> str:
         """Say it in a few lines."""
         dropped = ", ".join(f"{word} ({number})" for word, number in self.dropped.items()) or "nothing"
-        backbone = self.encoder.backbone_settings
-        kind = (
-            backbone.model
-            if isinstance(backbone, TimmSettings)
-            else f"resnet{backbone.depth}, width {backbone.width:g}, {backbone.stem} stem"
-        )
         seen = self.encoder.preprocessing
         return (
             f"layout: {self.layout}, {self.twin}\n"
-            f"backbone: {kind}\n"
+            f"backbone: {described(self.encoder.backbone_settings)}\n"
             f"left out: {dropped}\n"
             f"pictures: {seen.image_size} px, crop {seen.crop_fraction:g}, mean {seen.mean}, std {seen.std}\n"
             f"encoder: {self.out}"

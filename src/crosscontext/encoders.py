@@ -44,6 +44,11 @@ class Preprocessing(Settings):
     std: tuple[float, float, float] = IMAGENET_STD
     """Of the colours, for values in [0, 1]."""
 
+    @property
+    def short_side(self) -> int:
+        """Pixels of the short side of the resized picture, of which the centre is cut out."""
+        return round(self.image_size / self.crop_fraction)
+
     @classmethod
     def for_size(cls, image_size: int) -> "Preprocessing":
         """The field's standard: 224 px out of 256, and small images whole."""
@@ -53,10 +58,9 @@ class Preprocessing(Settings):
         """Preprocess one picture of any size and mode."""
         from torchvision.transforms.v2 import functional as transforms
 
-        short = round(self.image_size / self.crop_fraction)
         picture = picture if picture.mode == "RGB" else picture.convert("RGB")
-        if min(picture.size) != short:
-            picture = transforms.resize(picture, [short])
+        if min(picture.size) != self.short_side:
+            picture = transforms.resize(picture, [self.short_side])
         if picture.size != (self.image_size, self.image_size):
             picture = transforms.center_crop(picture, [self.image_size])
         return self.normalise(transforms.pil_to_tensor(picture))

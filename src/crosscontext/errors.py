@@ -41,6 +41,10 @@ class CheckpointError(CrossContextError, ValueError):
     """A checkpoint is missing, unreadable, of another format version, or of another architecture."""
 
 
+class ParityError(CrossContextError):
+    """An export that was read back does not compute what the encoder computes; nothing is left of it."""
+
+
 class ImageIndexError(CrossContextError, ValueError):
     """An index of images is missing, damaged, or made by another model or from another folder."""
 

@@ -218,6 +218,17 @@ def convert(arguments: Sequence[str]) -> None:
     print(run(resolve(ConvertSettings, layers)))
 
 
+def export(arguments: Sequence[str]) -> None:
+    """Hand an encoder over to timm, torchvision, ONNX and others."""
+    from crosscontext.exporting import ExportSettings
+    from crosscontext.exporting import export as run
+    from crosscontext.running import run_verb
+
+    summary = f"{export.__doc__}\nRUN: the folder that pretrain wrote, or the file of an encoder."
+    usage = "crosscontext export RUN --format FORMAT --out DIR [OPTIONS]"
+    run_verb(arguments, usage, summary, ExportSettings, ("run",), run, str)
+
+
 VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
@@ -227,6 +238,7 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "verify-resume": verify_resume,
     "views": views,
     "convert": convert,
+    "export": export,
     "embed": index_verbs.embed,
     "search": index_verbs.search,
     "dedupe": index_verbs.dedupe,

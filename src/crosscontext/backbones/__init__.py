@@ -9,7 +9,7 @@ from crosscontext.backbones.contract import Backbone, Stage
 from crosscontext.backbones.resnet import ResNetSettings
 from crosscontext.backbones.timm_models import TimmSettings
 
-__all__ = ["Backbone", "BackboneSettings", "ResNetSettings", "Stage", "TimmSettings"]
+__all__ = ["Backbone", "BackboneSettings", "ResNetSettings", "Stage", "TimmSettings", "described"]
 
 
 def _from_text(value: object) -> object:
@@ -23,3 +23,10 @@ def _from_text(value: object) -> object:
 BackboneSettings = Annotated[
     ResNetSettings | TimmSettings, Field(discriminator="name"), BeforeValidator(_from_text)
 ]
+
+
+def described(backbone: ResNetSettings | TimmSettings) -> str:
+    """Say in a few words what network it is, e.g. ``resnet18, width 0.25, small stem``."""
+    if isinstance(backbone, TimmSettings):
+        return backbone.model
+    return f"resnet{backbone.depth}, width {backbone.width:g}, {backbone.stem} stem"

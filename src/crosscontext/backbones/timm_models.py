@@ -37,7 +37,11 @@ class TimmSettings(Settings):
 
 
 class TimmBackbone(Backbone):
-    """Images → four stage maps; of a transformer, the maps after each quarter of its blocks."""
+    """Images → four stage maps; of a transformer, the maps after each quarter of its blocks.
+
+    Attributes:
+        indices: of the maps among all that timm offers.
+    """
 
     def __init__(self, settings: TimmSettings):
         import timm
@@ -51,11 +55,7 @@ class TimmBackbone(Backbone):
                 f"backbone: timm has no model {settings.model!r}. "
                 + (f"Did you mean {', '.join(near)}?" if near else "timm.list_models() lists the names.")
             )
-        about = timm.get_pretrained_cfg(settings.model)
-        takes_size = settings.image_size != "auto" and about is not None and about.fixed_input_size
-        options: dict[str, Any] = {"img_size": settings.image_size} if takes_size else {}
-        if options and settings.model.startswith(_TAKE_OTHER_SIZES_TOO):
-            options["dynamic_img_size"] = True  # for local views
+        options = size_options(settings)
         model: Any = timm.create_model(settings.model, num_classes=0, global_pool="", **options)
         if not hasattr(model, "forward_intermediates"):
             raise SettingsError(
@@ -64,9 +64,9 @@ class TimmBackbone(Backbone):
             )
         levels = list(model.feature_info)
         self.model = model
-        self._indices = _evenly_spread(levels)
+        self.indices = _evenly_spread(levels)
         self.stages = tuple(
-            Stage(levels[i]["module"], levels[i]["num_chs"], levels[i]["reduction"]) for i in self._indices
+            Stage(levels[i]["module"], levels[i]["num_chs"], levels[i]["reduction"]) for i in self.indices
         )
         if settings.weights is not None:
             known = self.model.state_dict().keys()
@@ -81,9 +81,20 @@ class TimmBackbone(Backbone):
     def forward(self, images: Float[Tensor, "B C H W"]) -> list[Tensor]:
         """Compute four stage maps; the last one has passed the model's final normalisation, if it has one."""
         maps: list[Tensor] = cast(Any, self.model).forward_intermediates(
-            images, indices=self._indices, norm=True, intermediates_only=True
+            images, indices=self.indices, norm=True, intermediates_only=True
         )
         return maps
+
+
+def size_options(settings: TimmSettings) -> dict[str, Any]:
+    """Find what timm's `create_model` must be told of the image size; nothing where weights fit any size."""
+    import timm
+
+    about = timm.get_pretrained_cfg(settings.model)
+    if settings.image_size == "auto" or about is None or not about.fixed_input_size:
+        return {}
+    takes_others_too = settings.model.startswith(_TAKE_OTHER_SIZES_TOO)  # for local views
+    return {"img_size": settings.image_size} | ({"dynamic_img_size": True} if takes_others_too else {})
 
 
 _TAKE_OTHER_SIZES_TOO = ("vit_", "deit", "eva")
