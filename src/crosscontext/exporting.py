@@ -31,7 +31,8 @@ class ExportSettings(Settings):
     """Run folder, or file of an encoder; of a file, the card can say less."""
 
     format: FormatSettings
-    """timm, torchvision, hf (Hugging Face Hub), onnx, detectron2 or safetensors."""
+    """timm, torchvision, hf (Hugging Face Hub), onnx, detectron2 or safetensors. ONNX has options of its own:
+    --format.preprocessing, --format.outputs features hypercolumn, --format.hyper-stages."""
 
     out: Path
     """Folder to write."""

@@ -12,8 +12,10 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from crosscontext.backbones import ResNetSettings, TimmSettings
 from crosscontext.contexts import hypercolumn
+from crosscontext.encoders import Preprocessing
 from crosscontext.errors import SettingsError
 from crosscontext.exporting import Exported
+from crosscontext.formats.onnx import preparation
 from handed_over import NARROW, assert_close, encoder, expected, exported, photo, run_card
 
 
@@ -59,25 +61,24 @@ def test_the_graph_passes_the_checker_and_says_its_opset_and_shapes(plain: Expor
 
 @pytest.fixture(scope="module")
 def with_preprocessing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export that takes pictures: 64 of 73 px, so that the cut is uneven."""
+    """An export that takes pictures."""
     folder = tmp_path_factory.mktemp("onnx")
     form = {"name": "onnx", "preprocessing": True}
     return exported(folder, encoder(NARROW.model_copy(update={"stem": "large"})), form).out
 
 
-@pytest.mark.parametrize(("width", "height"), [(91, 75), (300, 211), (73, 73), (40, 31), (500, 74), (76, 74)])
-def test_pictures_are_prepared_within_one_grey_level(
-    width: int, height: int, with_preprocessing: Path
-) -> None:
-    which = encoder(NARROW.model_copy(update={"stem": "large"}))
-    prepare = onnx.utils.Extractor(onnx.load_model(with_preprocessing / "model.onnx")).extract_model(
-        ["pictures"], ["prepared"]
-    )
+@pytest.mark.parametrize("image_size", [32, 64])  # whole pictures, and the centres of pictures
+@pytest.mark.parametrize(
+    ("width", "height"), [(91, 75), (400, 311), (73, 73), (40, 31), (500, 74), (76, 74), (33, 32)]
+)
+def test_pictures_are_prepared_within_one_grey_level(width: int, height: int, image_size: int) -> None:
+    seen = Preprocessing.for_size(image_size)
+    graph = preparation(seen, ir_version=10)
+    onnx.checker.check_model(graph, full_check=True)
     picture = photo(width, height)
-    runs = onnxruntime.InferenceSession(prepare.SerializeToString(), providers=["CPUExecutionProvider"])
+    runs = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     found = runs.run(None, {"pictures": pil_to_tensor(picture)[None].numpy()})[0][0]
-    apart = (torch.from_numpy(found) - which.preprocess(picture)).abs()
-    levels = apart * 255 * torch.tensor(which.preprocessing.std)[:, None, None]
+    levels = (torch.from_numpy(found) - seen(picture)).abs() * 255 * torch.tensor(seen.std)[:, None, None]
     assert levels.max() < 1.01
     assert (levels > 0.01).float().mean() < 0.05
 

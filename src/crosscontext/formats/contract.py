@@ -59,8 +59,10 @@ class Format(Settings, ABC):
     tolerance: ClassVar[float] = 1e-5
     """Largest difference of features, over the largest feature, that counts as equal."""
 
-    tolerance_of_pictures: ClassVar[float] = 1e-5
-    """The same where the library has prepared the pictures, too."""
+    @property
+    def tolerance_of_pictures(self) -> float:
+        """The same where the library, or the file, has prepared the pictures, too."""
+        return self.tolerance
 
     @abstractmethod
     def check(self, encoder: Encoder) -> None:

@@ -43,9 +43,11 @@ class OnnxFormat(Format):
     """Stages of the hypercolumn."""
 
     tolerance: ClassVar[float] = 1e-4
-    tolerance_of_pictures: ClassVar[float] = (
-        5e-3  # a pixel in some thousands is rounded to the grey value beside
-    )
+
+    @property
+    def tolerance_of_pictures(self) -> float:
+        """With preprocessing, a pixel in some thousands is rounded to the grey value beside."""
+        return 5e-3 if self.preprocessing else self.tolerance
 
     def check(self, encoder: Encoder) -> None:
         """Refuse if the packages are missing, or stages that are not there."""
@@ -62,7 +64,7 @@ class OnnxFormat(Format):
         onnx = _require()
         graph = _traced(_Network(encoder, self.outputs, self.hyper_stages), encoder, self.outputs)
         if self.preprocessing:
-            before = _preparation(encoder.preprocessing, graph.ir_version)
+            before = preparation(encoder.preprocessing, graph.ir_version)
             graph = onnx.compose.merge_models(before, graph, io_map=[(_PREPARED, _IMAGES)])
         onnx.helper.set_model_props(graph, {"crosscontext": encoder.card.model_dump_json()})
         onnx.checker.check_model(graph, full_check=True)
@@ -141,8 +143,11 @@ def _takes_any_size(encoder: Encoder) -> bool:
     return not (isinstance(settings, TimmSettings) and size_options(settings))
 
 
-def _preparation(seen: Preprocessing, ir_version: int) -> Any:
-    """Write `Preprocessing` as a graph: bytes of pictures of one size → normalised images."""
+def preparation(seen: Preprocessing, ir_version: int) -> Any:
+    """Write `Preprocessing` as a graph: bytes of pictures of one size → normalised images.
+
+    Resizing excludes what is outside, as Pillow does: without that, edges are up to 27 grey levels apart.
+    """
     onnx = _require()
     size = seen.image_size
     return onnx.parser.parse_model(f"""
@@ -155,7 +160,7 @@ preparation (uint8[batch, 3, height, width] {_PICTURES}) => (float[batch, 3, {si
     pre_scaled = Div (pre_enlarged, pre_shortest)
     pre_front = Shape <start = 0, end = 2> ({_PICTURES})
     pre_target = Concat <axis = 0> (pre_front, pre_scaled)
-    pre_resized = Resize <mode = "linear", antialias = 1> ({_PICTURES}, , , pre_target)
+    pre_resized = Resize <mode = "linear", antialias = 1, exclude_outside = 1> ({_PICTURES}, , , pre_target)
 
     pre_size = Constant <value_ints = [{size}, {size}]> ()
     pre_spare = Sub (pre_scaled, pre_size)
