@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from crosscontext.backbones import ResNetSettings, TimmSettings
 from handed_over import PLAIN, assert_close, encoder, expected, exported, run_card
@@ -20,7 +21,8 @@ def test_the_folder_is_loaded_as_one_of_the_hub(
     monkeypatch.chdir(out)
     assert_close(run_card(out)["features"], expected(which))
     card = (out / "README.md").read_text()
-    assert card.startswith("---\nlicense: apache-2.0\nlibrary_name: timm\n")
+    about = ModelCard(card).data.to_dict()  # type: ignore[no-untyped-call]  # the hub's
+    assert (about["license"], about["library_name"]) == ("apache-2.0", "timm")
     assert 'Once the folder is uploaded, write `"hf-hub:OWNER/NAME"`' in card
 
 

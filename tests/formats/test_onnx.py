@@ -126,8 +126,9 @@ def test_wrong_options_and_a_missing_package_are_told_before_anything_is_compute
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     which = encoder(NARROW, 16)
-    with pytest.raises(SettingsError, match=r"outputs is \['hypercolumn'\], without features"):
-        exported(tmp_path, which, {"name": "onnx", "outputs": ["hypercolumn"]})
+    for outputs in (["hypercolumn"], ["features", "features"]):
+        with pytest.raises(SettingsError, match=r"outputs is \[.*\]; expected each output once, features"):
+            exported(tmp_path, which, {"name": "onnx", "outputs": outputs})
     with pytest.raises(SettingsError, match=r"format\.hyper_stages is \(-9,\)"):
         exported(tmp_path, which, {"name": "onnx", "hyper_stages": [-9]})
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from crosscontext.encoders import Encoder, Preprocessing
@@ -98,4 +98,4 @@ def read_preprocessing(folder: Path) -> Preprocessing:
 def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     """Write tensors with the mark by which Hugging Face knows them to be PyTorch's."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))

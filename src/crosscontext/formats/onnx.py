@@ -52,10 +52,10 @@ class OnnxFormat(Format):
     def check(self, encoder: Encoder) -> None:
         """Refuse if the packages are missing, or stages that are not there."""
         _require()
-        if "features" not in self.outputs:
+        if "features" not in self.outputs or len(set(self.outputs)) < len(self.outputs):
             raise SettingsError(
-                f"format.outputs is {list(self.outputs)}, without features, which the proof compares. "
-                "Add them."
+                f"format.outputs is {list(self.outputs)}; expected each output once, features among "
+                "them, which the proof compares. Name them so."
             )
         check_stages(self.hyper_stages, encoder.backbone.stages, "format.hyper_stages")
 
