@@ -17,6 +17,7 @@ from crosscontext.conversion import ConvertSettings
 from crosscontext.duplicates import DedupeSettings
 from crosscontext.embedding import EmbedSettings
 from crosscontext.evaluation import EvaluateSettings
+from crosscontext.examination import DoctorSettings
 from crosscontext.exporting import ExportSettings
 from crosscontext.fields import places
 from crosscontext.labelling import LabelSettings
@@ -293,6 +294,7 @@ def test_verbs_and_options_are_frozen() -> None:
         "study": StudySettings,
         "verify-resume": VerifyResumeSettings,
         "views": PreviewSettings,
+        "doctor": DoctorSettings,
         "convert": ConvertSettings,
         "export": ExportSettings,
         "embed": EmbedSettings,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from crosscontext.encoders import load_encoder as load
     from crosscontext.estimator import CrossContextEncoder
     from crosscontext.evaluation import EvaluateSettings, evaluate
+    from crosscontext.examination import DoctorSettings, Examination, doctor
     from crosscontext.exporting import ExportSettings, export
     from crosscontext.features import extract
     from crosscontext.image_index import open_index
@@ -32,9 +33,11 @@ __all__ = [
     "ConvertSettings",
     "CrossContextEncoder",
     "DedupeSettings",
+    "DoctorSettings",
     "EmbedSettings",
     "Encoder",
     "EvaluateSettings",
+    "Examination",
     "ExportSettings",
     "LabelSettings",
     "OutliersSettings",
@@ -46,6 +49,7 @@ __all__ = [
     "compare",
     "convert",
     "dedupe",
+    "doctor",
     "embed",
     "evaluate",
     "export",
@@ -67,9 +71,11 @@ _HOMES = {
     "ConvertSettings": "conversion:ConvertSettings",
     "CrossContextEncoder": "estimator:CrossContextEncoder",
     "DedupeSettings": "duplicates:DedupeSettings",
+    "DoctorSettings": "examination:DoctorSettings",
     "EmbedSettings": "embedding:EmbedSettings",
     "Encoder": "encoders:Encoder",
     "EvaluateSettings": "evaluation:EvaluateSettings",
+    "Examination": "examination:Examination",
     "ExportSettings": "exporting:ExportSettings",
     "LabelSettings": "labelling:LabelSettings",
     "OutliersSettings": "outlying:OutliersSettings",
@@ -81,6 +87,7 @@ _HOMES = {
     "compare": "comparison:compare",
     "convert": "conversion:convert",
     "dedupe": "duplicates:dedupe",
+    "doctor": "examination:doctor",
     "embed": "embedding:embed",
     "evaluate": "evaluation:evaluate",
     "export": "exporting:export",

@@ -25,8 +25,8 @@ def search_text(result: SearchResult) -> str:
     """Similarity and path of what was found, below each query."""
     lines = []
     for hits in result.results:
-        lines.append(_printable(hits.query))
-        lines += [f"  {hit.similarity:6.3f}  {_printable(hit.path)}" for hit in hits.hits]
+        lines.append(printable(hits.query))
+        lines += [f"  {hit.similarity:6.3f}  {printable(hit.path)}" for hit in hits.hits]
     return "\n".join([*lines, *_gone(result.missing)])
 
 
@@ -34,9 +34,9 @@ def duplicates_text(result: Duplicates) -> str:
     """The groups: the largest file first, then the others with their similarity to it; = is equal content."""
     lines = [duplicates.explanation(result)]
     for number, group in enumerate(result.groups, 1):
-        lines += [f"group {number}", f"           {_printable(group.first)}"]
+        lines += [f"group {number}", f"           {printable(group.first)}"]
         lines += [
-            f"  {other.similarity:6.3f} {'=' if other.identical else ' '} {_printable(other.path)}"
+            f"  {other.similarity:6.3f} {'=' if other.identical else ' '} {printable(other.path)}"
             for other in group.others
         ]
     others = sum(len(group.others) for group in result.groups)
@@ -47,7 +47,7 @@ def duplicates_text(result: Duplicates) -> str:
 def outliers_text(result: Outliers) -> str:
     """Distance and path, the most distant one first, and the most similar other image."""
     lines = [
-        f"  {found.distance:6.3f}  {_printable(found.path)}  (nearest: {_printable(found.nearest)}, "
+        f"  {found.distance:6.3f}  {printable(found.path)}  (nearest: {printable(found.nearest)}, "
         f"similarity {found.similarity:.3f})"
         for found in result.outliers
     ]
@@ -60,17 +60,17 @@ def suggestions_text(result: Suggestions) -> str:
     for name, number in result.examples.items():
         found = [suggestion.confidence for suggestion in result.suggestions if suggestion.label == name]
         middle = f"{sorted(found)[len(found) // 2]:.2f}" if found else ""
-        lines.append(f"  {len(found):9}  {number:8}  {middle:>17}  {_printable(name)}")
+        lines.append(f"  {len(found):9}  {number:8}  {middle:>17}  {printable(name)}")
     return "\n".join([*lines, *_gone(result.missing)])
 
 
 def _gone(missing: Sequence[str]) -> list[str]:
     if not missing:
         return []
-    named = ", ".join(_printable(path) for path in missing[:_NAMED_AT_ONCE])
+    named = ", ".join(printable(path) for path in missing[:_NAMED_AT_ONCE])
     return [f"{len(missing)} of these images are no longer there ({named}); embed again to drop them."]
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """Spell out characters of a file name that would move the cursor or colour the screen."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

@@ -22,7 +22,7 @@ def run_verb(
     names: Sequence[str],
     run: Callable[[AnySettings, Callable[[str], None]], AnyResult],
     text: Callable[[AnyResult], str],
-) -> None:
+) -> AnyResult | None:
     """Read a command line, run the verb, print what it found as text or JSON.
 
     Args:
@@ -30,10 +30,13 @@ def run_verb(
         usage: its first words are ``crosscontext VERB``, the next ones the positionals.
         summary: for --help.
         kind: of the settings.
-        names: settings that the positionals stand for, all required; the last one takes all the rest if it
-            has several values.
+        names: settings that the positionals stand for, all required, or none; the last one takes all the rest
+            if it has several values.
         run: receives the settings and what is told of the progress.
         text: words the result.
+
+    Returns:
+        The result; None where help or the configuration was printed instead.
 
     Raises:
         SettingsError: a positional is missing, or there are too many.
@@ -44,20 +47,21 @@ def run_verb(
     layers = (*_positional_layers(line.positionals, kind, names), *line.layers)
     if (reply := answer(verb, line.flags, layers)) is not None:
         print(reply)
-        return
+        return None
     _refuse_missing(usage, names, layers)
     result = run(resolve(kind, layers), tell)
     print(result.model_dump_json(indent=1) if "json" in line.flags else text(result))
+    return result
 
 
 def _positional_layers(given: Sequence[str], kind: type[AnySettings], names: Sequence[str]) -> list[Layer]:
     """Give positionals the names of settings, in order."""
     values: dict[str, object] = dict(zip(names, given, strict=False))
-    rest = given[len(names) - 1 :]
-    if element(hints(kind)[names[-1]]) is not None:
+    if names and element(hints(kind)[names[-1]]) is not None:
+        rest = given[len(names) - 1 :]
         values |= {names[-1]: rest} if rest else {}
-    elif len(rest) > 1:
-        raise SettingsError(f"Unexpected argument '{rest[1]}'. Options begin with --; see --help.")
+    elif len(given) > len(names):
+        raise SettingsError(f"Unexpected argument '{given[len(names)]}'. Options begin with --; see --help.")
     return [Layer(COMMAND_LINE, {name: value}) for name, value in values.items()]
 
 

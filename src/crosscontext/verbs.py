@@ -196,6 +196,22 @@ def views(arguments: Sequence[str]) -> None:
     print(f"views: {preview(resolve(PreviewSettings, line.layers))}")
 
 
+def doctor(arguments: Sequence[str]) -> None:
+    """Look at machine and images; propose a training, and its length."""
+    from crosscontext.errors import DataError
+    from crosscontext.examination import DoctorSettings
+    from crosscontext.examination import doctor as run
+    from crosscontext.examination_text import examination_text
+    from crosscontext.running import run_verb
+
+    summary = f"{doctor.__doc__}\nExit code 0: a training can begin; 1: these images are not fit for one."
+    usage = "crosscontext doctor [--data DIR] [OPTIONS]"
+    found = run_verb(arguments, usage, summary, DoctorSettings, (), run, examination_text)
+    if found is not None and not found.ready:
+        first = found.findings[0]
+        raise DataError(f"{first.what} {first.remedy}")
+
+
 def convert(arguments: Sequence[str]) -> None:
     """Make an encoder of a checkpoint of another library."""
     from crosscontext.commandline import Verb, answer, parse
@@ -237,6 +253,7 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "study": study,
     "verify-resume": verify_resume,
     "views": views,
+    "doctor": doctor,
     "convert": convert,
     "export": export,
     "embed": index_verbs.embed,

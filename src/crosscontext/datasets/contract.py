@@ -107,6 +107,17 @@ class Dataset(ABC):
         """
         return np.array(self.image(index))  # PyTorch wants arrays that can be written to
 
+    def content(self, index: int) -> bytes | None:
+        """Read one image file as it is stored.
+
+        Returns:
+            Its bytes; None where the set holds pixels and no files.
+
+        Raises:
+            ImageError: the bytes cannot be read; the message has its name and the cause.
+        """
+        return None
+
 
 class BoxDataset(Dataset):
     """Images with boxes; for whoever asks for nothing else, plain images without labels."""

@@ -90,7 +90,7 @@ def decode(source: Path | bytes, name: str) -> Image.Image:
         ImageError: the file is missing, empty, truncated or damaged, is not an image, or has more pixels than
             `PIL.Image.MAX_IMAGE_PIXELS`, which the variable CROSSCONTEXT_MAX_PIXELS sets.
     """
-    with _opened(_content(source, name), name) as image:
+    with opened(read_content(source, name), name) as image:
         image.load()
         return _as_rgb(_upright(image))
 
@@ -110,10 +110,10 @@ def decode_pixels(
     Raises:
         ImageError: as of `decode`.
     """
-    content = _content(source, name)
+    content = read_content(source, name)
     if (pixels := _ordinary_jpeg(content, reduction)) is not None:
         return pixels
-    with _opened(content, name) as image:
+    with opened(content, name) as image:
         factor = 1 if reduction is None or image.format != "JPEG" else reduction(*image.size)
         if factor > 1:
             image.draft(image.mode, (image.width // factor, image.height // factor))
@@ -132,7 +132,7 @@ def decode_numbers(source: Path | bytes, name: str) -> UInt8[np.ndarray, "H W"]:
         ImageError: as of `decode`.
         DataError: the file has colours, more than 8 bits, or is no PNG: its values are no such numbers.
     """
-    with _opened(_content(source, name), name) as image:
+    with opened(read_content(source, name), name) as image:
         stored = image.tile[0][3]
         image.load()
         numbers = np.array(image)
@@ -144,8 +144,16 @@ def decode_numbers(source: Path | bytes, name: str) -> UInt8[np.ndarray, "H W"]:
     return numbers.astype(np.uint8)
 
 
-def _content(source: Path | bytes, name: str) -> bytes:
-    """Read a file whole, if it is one: a pipe would be waited for, and a device never ends."""
+def read_content(source: Path | bytes, name: str) -> bytes:
+    """Read a file whole, if it is one: a pipe would be waited for, and a device never ends.
+
+    Args:
+        source: the file, or its content, which is returned.
+        name: of the image, for the error message.
+
+    Raises:
+        ImageError: the file cannot be read, is no ordinary one, or has more than `LARGEST_FILE` bytes.
+    """
     if isinstance(source, bytes):
         return source
     try:
@@ -188,12 +196,17 @@ def _is_turned(content: bytes) -> bool:
     if b"Exif" not in content[:_JPEG_HEAD]:
         return False
     with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-        return _turn(image) is not None
+        return turn_of(image) is not None
 
 
 @contextmanager
-def _opened(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
-    """Open an image file and read its head; what fails in here or later becomes an ImageError."""
+def opened(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
+    """Open an image file and read its head; what fails in here or later becomes an ImageError.
+
+    Args:
+        content: of the file.
+        name: of the image, for the error message.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=tuple(_ENDINGS_OF_FORMAT)) as image:
             if _is_too_large(*image.size):
@@ -213,11 +226,12 @@ def _opened(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    turn = _turn(image)
+    turn = turn_of(image)
     return image if turn is None else image.transpose(turn)
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """Tell what makes a picture upright, by its EXIF orientation; None where nothing is to do."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # a damaged EXIF block, of which there are many, says nothing against the pixels

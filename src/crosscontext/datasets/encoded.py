@@ -33,13 +33,14 @@ class EncodedImages(Dataset):
 
     def image(self, index: int) -> Image.Image:
         """Decode one image; see `decode` for what becomes of unusual ones."""
-        return decode(self._read(index), self.names[index])
+        return decode(self.content(index), self.names[index])
 
     def pixels(self, index: int, reduction: Reduction | None = None) -> UInt8[np.ndarray, "H W 3"]:
         """Decode one image as an array; a JPEG as small as may be."""
-        return decode_pixels(self._read(index), self.names[index], reduction)
+        return decode_pixels(self.content(index), self.names[index], reduction)
 
-    def _read(self, index: int) -> bytes:
+    def content(self, index: int) -> bytes:
+        """Look up the bytes of one image."""
         try:
             return self._bytes(index)
         except Exception as cause:  # disks, networks and readers of formats raise errors of their own

@@ -8,7 +8,7 @@ from PIL import Image
 
 from crosscontext.datasets import fingerprints
 from crosscontext.datasets.contract import Dataset, Labels, Reduction
-from crosscontext.datasets.decoding import decode, decode_pixels
+from crosscontext.datasets.decoding import decode, decode_pixels, read_content
 from crosscontext.shapes import UInt8
 
 
@@ -35,3 +35,7 @@ class ImageFiles(Dataset):
     def pixels(self, index: int, reduction: Reduction | None = None) -> UInt8[np.ndarray, "H W 3"]:
         """Decode one file as an array; a JPEG file as small as may be."""
         return decode_pixels(self.root / self.names[index], self.names[index], reduction)
+
+    def content(self, index: int) -> bytes:
+        """Read one file."""
+        return read_content(self.root / self.names[index], self.names[index])

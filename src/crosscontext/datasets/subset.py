@@ -36,6 +36,10 @@ class Subset(Dataset):
         """Decode one image of the part as an array."""
         return self._whole.pixels(self._indices[index], reduction)
 
+    def content(self, index: int) -> bytes | None:
+        """Read one image file of the part."""
+        return self._whole.content(self._indices[index])
+
 
 class BoxSubset(Subset, BoxDataset):
     """Some images of a data set with boxes."""
