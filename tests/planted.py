@@ -47,7 +47,7 @@ def _copies(red: Path) -> None:
     (red / "same.jpg").write_bytes((red / "000.jpg").read_bytes())
     with Image.open(red / "004.jpg") as picture:
         picture.resize((48, 48)).save(red / "half.png")
-        picture.save(red / "poor.jpg", quality=30)
+        picture.save(red / "poor.jpg", quality=60)
         ImageEnhance.Brightness(picture).enhance(1.1).save(red / "brighter.jpg")
 
 

@@ -19,6 +19,7 @@ from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.held import hold
 from crosscontext.environment import Environment
 from crosscontext.layers import COMMAND_LINE, resolve
+from crosscontext.machine import choose_device
 from crosscontext.memory import auto_slots
 from crosscontext.planning import PretrainSettings, settle
 from crosscontext.recipes import recipe_layers
@@ -125,6 +126,8 @@ def propose(
     else:
         draft = draft.having("batch_size", own.batch_size, "that of the recipe")
     draft = draft.having("workers", min(own.workers, environment.usable_cores), "that of the recipe")
+    if device.type != choose_device("auto").type:
+        draft = draft.having("device", device.type, "as --device says")
     if device.type == "cuda" and len(environment.gpus) > 1:
         draft = draft.having("devices", len(environment.gpus), "one process a GPU")
     held = hold(dataset, own.hold_gigabytes)

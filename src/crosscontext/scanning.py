@@ -276,7 +276,7 @@ def _summary(
     )
 
 
-def _spread(values: Iterable[float]) -> Spread | None:
+def _spread(values: Iterable[int] | Iterable[float]) -> Spread | None:
     listed = np.array(list(values), dtype=np.float64)
     if not len(listed):
         return None
