@@ -38,6 +38,7 @@ def run(command: str, place: Path) -> str:
 
 @pytest.mark.slow
 def test_the_lines_of_the_readme_work_one_after_the_other(folder: Path) -> None:
+    assert "A training can begin:" in run("crosscontext doctor --data pictures --no-trial", folder)
     options = "--epochs 2 --batch-size 64 --image-size 32 --seed 0"
     run(f"crosscontext pretrain --data pictures --out run {options}", folder)
     assert (folder / "run" / "encoder.safetensors").is_file()

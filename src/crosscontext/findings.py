@@ -26,8 +26,8 @@ _FEW_OF_A_CLASS: Final = 5
 _LEAST_GIGABYTES: Final = 2.0
 _FROM_WEIGHTS: Final = (
     "start from a network that is trained already: --backbone.weights FILE --backbone.stem large, without "
-    "--backbone.width (FILE: .safetensors or PyTorch, of the recipe's ResNet as torchvision and timm have it; "
-    "`crosscontext convert` reads those of others)"
+    "--backbone.width (FILE: .safetensors or PyTorch, of the recipe's ResNet as torchvision and timm have "
+    "it; `crosscontext convert` reads those of others)"
 )
 
 Severity = Literal["stop", "warning", "note"]
@@ -108,7 +108,7 @@ def _about_size(scan: Scan) -> Iterator[Finding]:
             f"{left} different images are too few to train a network from nothing: below {FEW} even the "
             f"smallest memory, {SMALLEST} slots, is more than a tenth of the set.",
             (),
-            f"Add images, or {_FROM_WEIGHTS}. Going on from there with your images is shown to work for small sets "
+            f"Add images, or {_FROM_WEIGHTS}. To go on from there with your images works for small sets "
             "(arXiv 2109.01721).",
         )
     elif left < SMALL:

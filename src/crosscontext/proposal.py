@@ -235,7 +235,7 @@ class _Workshop(NamedTuple):
     def _with_workers(self, draft: _Draft, speed: Speed) -> _Draft:
         load, step = speed.load_images_per_second, speed.step_images_per_second
         workers = min(math.ceil(_SPARE * step / load), self.environment.usable_cores)
-        reason = f"one core prepares {load:.0f} images a second, the networks take {step:.0f}"
+        reason = f"one core prepares {load:.0f} images a second, the networks take {step:.3g}"
         return draft.having("workers", workers, reason)
 
     def _for_memory(self, draft: _Draft, speed: Speed) -> _Draft:

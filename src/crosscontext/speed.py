@@ -43,8 +43,8 @@ class Speed(Settings):
     """Of one core that decodes and makes views, ahead of the networks."""
 
     fixed_bytes: int
-    """Weights of student and teacher, gradients, momentum of the optimiser, memory slots, and the images if
-    they stay in memory."""
+    """Weights of student and teacher, gradients, momentum of the optimiser, memory slots, and on a CPU the
+    images, if they stay in memory."""
 
     bytes_an_image: int
     """Maps that are kept for the backward pass, and views, for each image of a batch."""
@@ -123,7 +123,7 @@ def measure_speed(
         load_images_per_second=batch / load,
         fixed_bytes=_bytes(_state(trial.method))
         + 2 * _bytes(trial.method.student.parameters())
-        + (_bytes_in_memory(dataset) if isinstance(dataset, HeldDataset | ArrayDataset) else 0),
+        + (_bytes_of_images(dataset) if device.type == "cpu" else 0),
         bytes_an_image=bytes_an_image,
     )
 
@@ -177,7 +177,10 @@ def _bytes_an_image(trial: _Trial) -> int:
     return round((_TRANSIENT * sum(kept.values()) + _BATCHES_AHEAD * views) / trial.batch)
 
 
-def _bytes_in_memory(dataset: Dataset) -> int:
+def _bytes_of_images(dataset: Dataset) -> int:
+    """Estimate what the images take in memory, if they stay there."""
+    if not isinstance(dataset, HeldDataset | ArrayDataset):
+        return 0
     sizes, _ = survey(dataset, lambda pixels: pixels.nbytes)
     return round(np.mean(sizes) * len(dataset.names))
 
