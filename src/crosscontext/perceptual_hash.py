@@ -22,6 +22,7 @@ _SIDE, _FREQUENCIES = 32, 8
 _BLANK: Final = 2.0  # grey levels: deviation of a picture that shows nothing
 _BANDS, _BAND_BITS = 4, 16
 _ASKED_AT_ONCE: Final = 64
+_MANY: Final = 4  # candidates of 64 pictures, in numbers of pictures
 _LEVELS: Final = 256
 
 
@@ -72,13 +73,12 @@ def near_groups(sketches: Sequence[Sketch]) -> list[list[int]]:
     start = 0
     while len(block := start + np.flatnonzero(~taken[start:])[:_ASKED_AT_ONCE]):
         start = int(block[-1]) + 1
-        asking, close = _close_pairs(block, bits, bands)
+        asking, near_ones = _near_pairs(block, bits, grey, bands)
         for first in block.tolist():
             if taken[first]:
                 continue
-            near = np.unique(close[asking == first])
+            near = near_ones[slice(*np.searchsorted(asking, [first, first + 1]))]
             near = near[~taken[near] & (near != first)]
-            near = near[grey[near] @ grey[first] >= LEAST_CORRELATION]
             if len(near):
                 groups.append([first, *near.tolist()])
                 taken[groups[-1]] = True
@@ -105,28 +105,38 @@ class _Band(NamedTuple):
         return cls(keys, order, np.searchsorted(keys[order], np.arange(2**_BAND_BITS + 1)))
 
 
-def _close_pairs(
-    asking: Int64[np.ndarray, " Q"], bits: NDArray[np.uint64], bands: Sequence[_Band]
+def _near_pairs(
+    asking: Int64[np.ndarray, " Q"],
+    bits: NDArray[np.uint64],
+    grey: Float32[np.ndarray, "N 256"],
+    bands: Sequence[_Band],
 ) -> tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]]:
-    """Find the pictures whose hashes differ from those of some pictures in at most 7 bits; pairs may repeat.
+    """Find the pictures that resemble some pictures, each of them among the others; pairs come in order.
 
     Multi-index hashing (Norouzi et al., CVPR 2012, arXiv 1307.2982): where 64 bits differ in at most 7, one
-    of four bands differs in at most one bit, and is found in a list of the keys of that band.
+    of four bands differs in at most one bit, and is found in a list of the keys of that band. Where pictures
+    are so alike that these lists are long, comparing with all is cheaper.
     """
-    found = []
-    for band in bands:
-        wanted = (band.keys[asking][:, None] ^ _FLIPS).ravel().astype(np.int64)  # (Q · 17)
-        begin, counts = band.starts[wanted], np.diff(band.starts)[wanted]
-        one = np.repeat(asking.repeat(len(_FLIPS)), counts)
-        place = np.arange(counts.sum()) + np.repeat(begin - (np.cumsum(counts) - counts), counts)
+    wanted = [(band.keys[asking][:, None] ^ _FLIPS).ravel().astype(np.int64) for band in bands]  # (Q · 17)
+    counts = [np.diff(band.starts)[keys] for band, keys in zip(bands, wanted, strict=True)]
+    if sum(int(each.sum()) for each in counts) > _MANY * len(bits):
+        alike = _distances(bits[asking][:, None], bits) <= MOST_BITS
+        rows, others = np.nonzero(alike & (grey[asking] @ grey.T >= LEAST_CORRELATION))
+        return asking[rows], others
+    pairs = []
+    for band, keys, count in zip(bands, wanted, counts, strict=True):
+        one = np.repeat(asking.repeat(len(_FLIPS)), count)
+        place = np.arange(count.sum()) + np.repeat(band.starts[keys] - (np.cumsum(count) - count), count)
         other = band.order[place]
         close = _distances(bits[one], bits[other]) <= MOST_BITS
-        found.append((one[close], other[close]))
-    return np.concatenate([one for one, _ in found]), np.concatenate([other for _, other in found])
+        pairs.append(one[close] * len(bits) + other[close])
+    one, other = np.divmod(np.unique(np.concatenate(pairs)), len(bits))
+    same = np.einsum("pd,pd->p", grey[one], grey[other]) >= LEAST_CORRELATION
+    return one[same], other[same]
 
 
-def _distances(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> Int64[np.ndarray, " P"]:
-    ones: Int64[np.ndarray, " P"] = _ONES[(one ^ other)[:, None].view(np.uint8)].sum(axis=1)
+def _distances(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    ones: NDArray[np.uint8] = _ONES[(one ^ other)[..., None].view(np.uint8)].sum(-1, dtype=np.uint8)
     return ones
 
 
@@ -142,4 +152,4 @@ _COSINES = np.cos(np.pi / _SIDE * np.arange(_FREQUENCIES)[:, None] * (np.arange(
     np.float32
 )
 _FLIPS = np.array([0, *(1 << bit for bit in range(_BAND_BITS))], np.uint16)
-_ONES = np.array([number.bit_count() for number in range(256)], np.int64)
+_ONES = np.array([number.bit_count() for number in range(256)], np.uint8)
