@@ -20,6 +20,7 @@ _VARIABLES: Final = (
 _FOR_DEVELOPERS: Final = ("bench", "dev")
 _PURPOSES: Final = {
     "detect": "evaluate --tasks detect",
+    "onnx": "export --format onnx",
     "parquet": "images in parquet files",
     "remote": "images behind URLs",
     "usearch": "search --approximate",
