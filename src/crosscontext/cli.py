@@ -18,6 +18,7 @@ from crosscontext.errors import (
     EXIT_TERMINATED,
     CrossContextError,
     SettingsError,
+    StoppedEarlyError,
 )
 from crosscontext.verbs import VERBS
 
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CrossContextError as error:
         if not _is_told(error):
             _complain(str(error))
-        return error.exit_code
+        return EXIT_OK if isinstance(error, StoppedEarlyError) and _would_be_restarted() else error.exit_code
     except Exception as error:
         _complain(
             f"{type(error).__name__}: {error}\nThis was not foreseen; CROSSCONTEXT_DEBUG=1 shows where."
@@ -116,6 +117,11 @@ def _is_told(error: CrossContextError) -> bool:
 def _speaks_here() -> bool:
     """Whether this process tells what happens to all processes of its machine."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _would_be_restarted() -> bool:
+    """Whether torchrun starts again what ends with an exit code that is not 0, also if it was to stop."""
+    return os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
 
 
 def _complain(message: str) -> None:

@@ -15,7 +15,7 @@ from crosscontext.checkpoints import fall_back, load_checkpoint, save_checkpoint
 from crosscontext.collapse import Judge
 from crosscontext.datasets.held import hold
 from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encoder
-from crosscontext.errors import NonFiniteError
+from crosscontext.errors import InterruptedRunError, NonFiniteError, StoppedEarlyError
 from crosscontext.extending import extend, write_settings
 from crosscontext.interruption import Session, TimeLimit
 from crosscontext.joining import joined
@@ -65,7 +65,12 @@ def pretrain(settings: PretrainSettings, progress: Progress | None = None) -> Ru
     is_first = distributed.is_first()
     progress = progress if progress and is_first else Silence()
     with joined(settings.timeout_minutes), locked(folder, progress.say) if is_first else nullcontext():
-        prepare_and_train(settings, folder, limit, progress)
+        try:
+            prepare_and_train(settings, folder, limit, progress)
+        except (StoppedEarlyError, InterruptedRunError) as error:
+            if is_first:
+                folder.note_stop(str(error), error.exit_code)
+            raise
     if settings.report and is_first:
         report_at_the_end(folder, settings.device, settings.workers, progress.say)
     return folder

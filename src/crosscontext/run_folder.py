@@ -71,6 +71,11 @@ class RunFolder(NamedTuple):
         return self.path / "checkpoints" / "damaged.ckpt"
 
     @property
+    def stopped(self) -> Path:
+        """Why the last session has ended, where it did so with a checkpoint and before the end of the run."""
+        return self.path / "stopped.json"
+
+    @property
     def lock(self) -> Path:
         """Who trains here, or did last."""
         return self.path / ".lock"
@@ -137,8 +142,9 @@ class RunFolder(NamedTuple):
             ) from error
 
     def sweep(self) -> None:
-        """Remove the unfinished files that killed processes have left; the caller has the lock."""
+        """Remove unfinished files and the note of a stop, from earlier sessions; the caller has the lock."""
         with suppress(OSError):
+            self.stopped.unlink(missing_ok=True)
             for file in self._files():
                 for unfinished in file.parent.glob(f".{file.name}.*"):
                     unfinished.unlink()
@@ -159,6 +165,15 @@ class RunFolder(NamedTuple):
         lines = "".join(json.dumps({"name": n, "cause": c}) + "\n" for n, c in sorted(listed.items()))
         write_atomically(self.skipped, lambda file: file.write(lines.encode()))
 
+    def note_stop(self, why: str, exit_code: int) -> None:
+        """Note that a session has ended before the run: a script can tell that it has to be resumed.
+
+        Raises:
+            RunFolderError: the file cannot be written.
+        """
+        note = json.dumps({"why": why, "exit_code": exit_code}) + "\n"
+        write_atomically(self.stopped, lambda file: file.write(note.encode()))
+
     def _files(self) -> list[Path]:
         return [
             self.config,
@@ -172,6 +187,7 @@ class RunFolder(NamedTuple):
             self.previous_checkpoint,
             self.damaged_checkpoint,
             self.rollbacks,
+            self.stopped,
             *self.path.glob("config.until-*.yaml"),
             *self.path.glob("nonfinite/step-*.*"),
             *self.features.glob("*.safetensors"),
