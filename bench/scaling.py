@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from PIL import Image
 
+from bench import processes
 from bench.harness import (
     HERE,
     Row,
@@ -143,6 +144,7 @@ def measure(short: bool) -> list[Row]:
     text = "\n".join([head, *parts, *lines, ""])
     write_atomically(REPORT, lambda file: file.write(text.encode()))
     return [
+        *processes.measure(short),
         compare(
             "`crosscontext --help`",
             "s",
@@ -152,7 +154,7 @@ def measure(short: bool) -> list[Row]:
             COMMAND,
             starts["python -c pass"].seconds,
             "limit: Python itself; [how cost grows](scaling.md)",
-        )
+        ),
     ]
 
 

@@ -20,6 +20,7 @@ from crosscontext.evaluation import EvaluateSettings
 from crosscontext.examination import DoctorSettings
 from crosscontext.exporting import ExportSettings
 from crosscontext.fields import places
+from crosscontext.forecasting import PlanSettings
 from crosscontext.labelling import LabelSettings
 from crosscontext.layers import COMMAND_LINE
 from crosscontext.outlying import OutliersSettings
@@ -27,12 +28,15 @@ from crosscontext.page import ReportSettings
 from crosscontext.pretraining import PretrainSettings
 from crosscontext.preview import PreviewSettings
 from crosscontext.results import append_results
+from crosscontext.run_folder import RunFolder
 from crosscontext.searching import SearchSettings
-from crosscontext.settings import Settings
+from crosscontext.settings import Settings, dump_yaml
 from crosscontext.studies import StudySettings
+from crosscontext.submission import SubmitSettings
 from crosscontext.verbs import VERBS
 from crosscontext.verification import VerifyResumeSettings
 from handmade import score
+from tiny_run import settings
 
 SLOW_PACKAGES = ("torch", "torchvision", "timm", "numpy", "sklearn", "pydantic", "rich", "yaml", "jinja2")
 
@@ -302,6 +306,8 @@ def test_verbs_and_options_are_frozen() -> None:
         "dedupe": DedupeSettings,
         "outliers": OutliersSettings,
         "label": LabelSettings,
+        "plan": PlanSettings,
+        "submit": SubmitSettings,
     }
     assert kinds.keys() == VERBS.keys()
     found = {f"{verb} {spelled(place.path, COMMAND_LINE)}" for verb in kinds for place in places(kinds[verb])}
@@ -334,3 +340,20 @@ def test_threads_do_not_wait_awake_for_long_unless_the_user_says_so(given: str |
         check=True,
     )
     assert done.stdout.splitlines()[-1] == (given or "5000")
+
+
+def test_a_stop_is_noted_and_ends_with_a_code_that_nobody_takes_for_a_failure(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun restarts what ends with another code than 0, so that under it a stop ends with 0."""
+    out, recipe = RunFolder(tmp_path / "run"), tmp_path / "recipe.yaml"
+    recipe.write_text(dump_yaml(settings(image_folder, out.path, steps=3)))
+    assert main(["pretrain", str(recipe), "--stop-after", "1 steps"]) == 75
+    note = json.loads(out.stopped.read_text())
+    assert note["exit_code"] == 75
+    assert note["why"].startswith("Stopped after step 1 of 3, as asked")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    assert main(["pretrain", str(recipe), "--resume", "--stop-after", "1 steps"]) == 0
+    assert out.stopped.exists()
+    assert main(["pretrain", str(recipe), "--resume"]) == 0
+    assert not out.stopped.exists()

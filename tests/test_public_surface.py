@@ -20,11 +20,13 @@ PUBLIC = [
     "ExportSettings",
     "LabelSettings",
     "OutliersSettings",
+    "PlanSettings",
     "PretrainSettings",
     "ReportSettings",
     "Score",
     "SearchSettings",
     "StudySettings",
+    "SubmitSettings",
     "compare",
     "convert",
     "dedupe",
@@ -37,12 +39,14 @@ PUBLIC = [
     "load",
     "open_index",
     "outliers",
+    "plan",
     "pretrain",
     "read_results",
     "report",
     "save_encoder",
     "search",
     "study",
+    "submit",
 ]
 
 

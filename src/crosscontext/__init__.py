@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from crosscontext.examination import DoctorSettings, Examination, doctor
     from crosscontext.exporting import ExportSettings, export
     from crosscontext.features import extract
+    from crosscontext.forecasting import PlanSettings, plan
     from crosscontext.image_index import open_index
     from crosscontext.labelling import LabelSettings, label
     from crosscontext.outlying import OutliersSettings, outliers
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from crosscontext.results import Score, read_results
     from crosscontext.searching import SearchSettings, search
     from crosscontext.studies import StudySettings, study
+    from crosscontext.submission import SubmitSettings, submit
 
 __all__ = [
     "CompareSettings",
@@ -41,11 +43,13 @@ __all__ = [
     "ExportSettings",
     "LabelSettings",
     "OutliersSettings",
+    "PlanSettings",
     "PretrainSettings",
     "ReportSettings",
     "Score",
     "SearchSettings",
     "StudySettings",
+    "SubmitSettings",
     "compare",
     "convert",
     "dedupe",
@@ -58,12 +62,14 @@ __all__ = [
     "load",
     "open_index",
     "outliers",
+    "plan",
     "pretrain",
     "read_results",
     "report",
     "save_encoder",
     "search",
     "study",
+    "submit",
 ]
 
 _HOMES = {
@@ -79,11 +85,13 @@ _HOMES = {
     "ExportSettings": "exporting:ExportSettings",
     "LabelSettings": "labelling:LabelSettings",
     "OutliersSettings": "outlying:OutliersSettings",
+    "PlanSettings": "forecasting:PlanSettings",
     "PretrainSettings": "planning:PretrainSettings",
     "ReportSettings": "page:ReportSettings",
     "Score": "results:Score",
     "SearchSettings": "searching:SearchSettings",
     "StudySettings": "studies:StudySettings",
+    "SubmitSettings": "submission:SubmitSettings",
     "compare": "comparison:compare",
     "convert": "conversion:convert",
     "dedupe": "duplicates:dedupe",
@@ -96,12 +104,14 @@ _HOMES = {
     "load": "encoders:load_encoder",
     "open_index": "image_index:open_index",
     "outliers": "outlying:outliers",
+    "plan": "forecasting:plan",
     "pretrain": "pretraining:pretrain",
     "read_results": "results:read_results",
     "report": "page:report",
     "save_encoder": "encoders:save_encoder",
     "search": "searching:search",
     "study": "studies:study",
+    "submit": "submission:submit",
 }
 
 

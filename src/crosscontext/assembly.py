@@ -17,6 +17,7 @@ from crosscontext.planning import PretrainSettings
 from crosscontext.schedules import Plan
 from crosscontext.shuffling import Shuffle
 from crosscontext.teacher import Teacher
+from crosscontext.views import side_of
 from crosscontext.winograd import train_by_winograd
 
 
@@ -58,6 +59,26 @@ def make_loader(settings: PretrainSettings, dataset: Dataset, method: Method, de
         method.needs_labels,
         distributed.share(settings.batch_size),
     )
+
+
+def noise_views(settings: PretrainSettings, method: Method, rows: int) -> dict[str, list[torch.Tensor]]:
+    """Draw views that show nothing, in the shapes that a step takes: for timing and counting.
+
+    Args:
+        settings: settled.
+        method: that takes them.
+        rows: images.
+    """
+    assert settings.image_size != "auto"
+    views: dict[str, list[torch.Tensor]] = {}
+    for name, copies in method.view_counts.items():
+        if copies:
+            side = side_of(settings.views, name, settings.image_size)
+            images = torch.randn(rows, 3, side, side).contiguous(memory_format=torch.channels_last)
+            views[name] = [images.clone() for _ in range(copies)]
+    if method.needs_labels:
+        views["labels"] = [torch.zeros(rows, dtype=torch.int64)]
+    return views
 
 
 def _shuffle(settings: PretrainSettings, teachers: list[Teacher[Any]]) -> None:

@@ -7,6 +7,7 @@ from crosscontext.commandline import Verb, answer, parse
 from crosscontext.errors import SettingsError
 from crosscontext.fields import element, hints
 from crosscontext.layers import COMMAND_LINE, Layer, resolve
+from crosscontext.recipes import recipe_layers
 from crosscontext.settings import Settings
 from crosscontext.tracking import tell
 
@@ -22,6 +23,7 @@ def run_verb(
     names: Sequence[str],
     run: Callable[[AnySettings, Callable[[str], None]], AnyResult],
     text: Callable[[AnyResult], str],
+    recipes: str | None = None,
 ) -> AnyResult | None:
     """Read a command line, run the verb, print what it found as text or JSON.
 
@@ -34,6 +36,7 @@ def run_verb(
             if it has several values.
         run: receives the settings and what is told of the progress.
         text: words the result.
+        recipes: verb of whose recipes the first positional may be one.
 
     Returns:
         The result; None where help or the configuration was printed instead.
@@ -44,7 +47,9 @@ def run_verb(
     flags = {"json": "Print the result as one JSON object, and nothing else."}
     verb = Verb(usage, summary, kind, flags)
     line = parse(arguments, verb)
-    layers = (*_positional_layers(line.positionals, kind, names), *line.layers)
+    recipe = line.positionals[:1] if recipes is not None else ()
+    below = recipe_layers(recipes, recipe) if recipes is not None else []
+    layers = (*below, *_positional_layers(line.positionals[len(recipe) :], kind, names), *line.layers)
     if (reply := answer(verb, line.flags, layers)) is not None:
         print(reply)
         return None

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
-from crosscontext import index_verbs
+from crosscontext import cluster_verbs, index_verbs
 from crosscontext.errors import SettingsError
 from crosscontext.tracking import tell
 
@@ -261,6 +261,8 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "dedupe": index_verbs.dedupe,
     "outliers": index_verbs.outliers,
     "label": index_verbs.label,
+    "plan": cluster_verbs.plan,
+    "submit": cluster_verbs.submit,
 }
 """What the program can do, by the word that asks for it."""
 
