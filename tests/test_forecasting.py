@@ -85,7 +85,9 @@ def test_this_machine_is_timed() -> None:
 @pytest.mark.slow
 def test_the_document_says_what_the_commands_print(capsys: pytest.CaptureFixture[str]) -> None:
     """Each block below a line `$ crosscontext plan …` is its output."""
-    blocks = re.findall(r"```\n\$ crosscontext (plan .*)\n\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    blocks = re.findall(
+        r"```\n\$ crosscontext (plan [^\n]*)\n\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL
+    )
     assert len(blocks) >= 3
     for command, printed in blocks:
         assert main(command.split()) == 0

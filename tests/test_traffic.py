@@ -18,13 +18,14 @@ def named(settings: PretrainSettings, count: int) -> dict[str, Message]:
     return {message.what: message for message in sent}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
         ("cgh", {}),
-        pytest.param("cgh", {"batch_norm": SPLIT}, marks=pytest.mark.slow),
-        pytest.param({"name": "simclr"}, {}, marks=pytest.mark.slow),
-        pytest.param({"name": "dino", "prototypes": 32}, {}, marks=pytest.mark.slow),
+        ("cgh", {"batch_norm": SPLIT}),
+        ("simclr", {}),
+        ({"name": "dino", "prototypes": 32}, {}),
     ],
 )
 def test_two_processes_hand_over_what_was_forecast(method: Any, changes: dict[str, Any]) -> None:
