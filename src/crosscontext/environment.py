@@ -23,6 +23,7 @@ _PURPOSES: Final = {
     "onnx": "export --format onnx",
     "parquet": "images in parquet files",
     "remote": "images behind URLs",
+    "slurm": "submit",
     "usearch": "search --approximate",
 }
 
