@@ -14,6 +14,7 @@ from crosscontext.datasets import DatasetSettings
 from crosscontext.datasets.contract import Dataset
 from crosscontext.datasets.survey import survey
 from crosscontext.errors import DataError, SettingsError
+from crosscontext.loggers import AUTO
 from crosscontext.machine import (
     Device,
     Precision,
@@ -38,7 +39,7 @@ SESSION_FIELDS = frozenset(
     {
         *("out", "resume", "overwrite", "extend", "stop_after", "time_limit", "report"),
         *("device", "devices", "timeout_minutes", "accumulate", "threads", "workers", "hold_gigabytes"),
-        *("collapse", "on_nonfinite", "rollbacks"),
+        *("collapse", "on_nonfinite", "rollbacks", "loggers"),
     }
 )
 """Fields of a run that concern the machine, the session and its accidents, not the result."""
@@ -161,6 +162,11 @@ class PretrainSettings(Settings):
 
     report: bool = True
     """Write report.html, a page that shows the run, when it has ended; takes some ten seconds."""
+
+    loggers: tuple[str, ...] = (AUTO,)
+    """Where the numbers of metrics.jsonl go besides: tensorboard, wandb, mlflow, trackio, or what another
+    package offers. auto: tensorboard where it is installed; none: nowhere. All of them stay on this machine,
+    unless their own variables say otherwise, e.g. WANDB_MODE=online."""
 
     resume: bool = False
     """Go on from the last checkpoint in the run folder."""

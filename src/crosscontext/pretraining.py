@@ -22,6 +22,7 @@ from crosscontext.joining import joined
 from crosscontext.launching import is_launch_due, launch
 from crosscontext.loading import Loader
 from crosscontext.locking import locked
+from crosscontext.loggers import LoggedRun, find_loggers
 from crosscontext.machine import choose_device, keep_memory, share_cores
 from crosscontext.methods import Method
 from crosscontext.monitor import Monitor
@@ -31,6 +32,7 @@ from crosscontext.rehearsal import rehearse
 from crosscontext.rollback import Rollbacks
 from crosscontext.run_folder import RunFolder
 from crosscontext.stepping import Stepper, scalars_of
+from crosscontext.telling import Telling
 from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
 
 __all__ = ["PretrainSettings", "pretrain"]
@@ -84,6 +86,7 @@ def prepare_and_train(
     keep_memory()
     device = choose_device(settings.device)
     writes = distributed.is_first()
+    find_loggers(settings.loggers)  # an unknown one is refused before anything is changed
     with distributed.first_goes_ahead():  # and fetches a data set that is missing, if asked to
         if writes:
             folder.check(resume=settings.resume, overwrite=settings.overwrite)
@@ -137,6 +140,9 @@ def train(
     plan, writes = session.plan, distributed.is_first()
     metrics = MetricsFile(folder.metrics, first_step=step + 1) if writes else None
     judge = Judge(settings.collapse, plan, metrics.kept if metrics else [], progress.say)
+    logged = LoggedRun(folder.path, folder.loggers, settings.model_dump(mode="json"), step)
+    kinds = find_loggers(settings.loggers) if metrics else {}
+    telling = Telling(kinds, logged, metrics.told_until if metrics else 0, progress.say)
     log_every, monitor_every, checkpoint_every = (
         max(plan.steps(duration), 1)
         for duration in (settings.log_every, settings.monitor.every, settings.checkpoint_every)
@@ -145,7 +151,7 @@ def train(
     stepper = Stepper(settings, plan, method, optimizer)
     watch = Stopwatch()
 
-    with session.interruption:
+    with session.interruption, telling:
         for batch in loader.batches(step, session.stop):
             watch.data_arrived()
             outcome = None if step in rollbacks.skipped else stepper.step(batch.views, step)
@@ -173,6 +179,7 @@ def train(
             collapse = judge.collapse(step, scalars)
             if scalars and metrics is not None:
                 metrics.write(step, step * settings.batch_size, scalars)
+                telling.log(step, scalars)
             progress.advance(step, scalars)
             if writes and (saved or collapse is not None):
                 save_checkpoint(folder, method, optimizer, step)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +45,11 @@ class RunFolder(NamedTuple):
     def features(self) -> Path:
         """Folder of the features that evaluation computed, one file a model and a set of images."""
         return self.path / "features"
+
+    @property
+    def loggers(self) -> Path:
+        """Folder of what loggers keep, one folder a logger: event files of TensorBoard, …"""
+        return self.path / "loggers"
 
     @property
     def report(self) -> Path:
@@ -135,6 +141,8 @@ class RunFolder(NamedTuple):
         try:
             for file in self._files():
                 file.unlink(missing_ok=True)
+            if self.loggers.is_dir():
+                shutil.rmtree(self.loggers)
             self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFolderError(

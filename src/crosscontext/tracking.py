@@ -29,8 +29,13 @@ class MetricsFile:
     """
 
     def __init__(self, path: Path, first_step: int):
-        self.kept = [line for line in read_metrics(path) if line["step"] < first_step]
+        lines = read_metrics(path)
+        self.kept = [line for line in lines if line["step"] < first_step]
         """The lines before that."""
+
+        self.told_until = max((int(line["step"]) for line in lines), default=0)
+        """Step of the last line that was there, dropped ones too."""
+
         text = "".join(json.dumps(line) + "\n" for line in self.kept)
         write_atomically(path, lambda file: file.write(text.encode()))
         self._path = path
