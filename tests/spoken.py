@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-MODULE = '''
+MODULE = """
 import json
 from crosscontext.loggers import Logger
 
@@ -26,7 +26,7 @@ class Hungry(Diary):
 
 class Stranger:
     pass
-'''
+"""
 ENTRY_POINTS = """[crosscontext.loggers]
 diary = diary_of_runs:Diary
 hungry = diary_of_runs:Hungry

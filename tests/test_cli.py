@@ -13,6 +13,7 @@ from PIL import Image
 from crosscontext.cli import main
 from crosscontext.comparison import CompareSettings
 from crosscontext.complaints import spelled
+from crosscontext.completion import CompletionSettings
 from crosscontext.conversion import ConvertSettings
 from crosscontext.duplicates import DedupeSettings
 from crosscontext.embedding import EmbedSettings
@@ -308,6 +309,7 @@ def test_verbs_and_options_are_frozen() -> None:
         "label": LabelSettings,
         "plan": PlanSettings,
         "submit": SubmitSettings,
+        "completion": CompletionSettings,
     }
     assert kinds.keys() == VERBS.keys()
     found = {f"{verb} {spelled(place.path, COMMAND_LINE)}" for verb in kinds for place in places(kinds[verb])}

@@ -32,7 +32,7 @@ class At(Silence):
     def __init__(self, step: int, accident: Callable[[], object]):
         self._step, self._accident = step, accident
 
-    def advance(self, step: int, scalars: Mapping[str, float]) -> None:  # noqa: ARG002 (as Progress has it)
+    def advance(self, step: int, scalars: Mapping[str, float]) -> None:
         if step == self._step:
             self._accident()
 

@@ -160,11 +160,11 @@ def _override(argument: str, rest: deque[str], kind: type[Settings]) -> tuple[tu
     path = tuple(name.replace("-", "_").split("."))
     positive = (*path[:-1], path[-1].removeprefix("no_"))
     hint = hint_at(kind, path)
-    if hint is None and positive != path and _is_flag(hint_at(kind, positive)):
+    if hint is None and positive != path and is_flag(hint_at(kind, positive)):
         return positive, False
     if has_value:
         return path, _value([value], hint)
-    if _is_flag(hint):
+    if is_flag(hint):
         return path, True
     texts: list[str] = []
     takes_one = hint is not None and element(hint) is None
@@ -175,21 +175,23 @@ def _override(argument: str, rest: deque[str], kind: type[Settings]) -> tuple[tu
     return path, _value(texts, hint)
 
 
-def _is_flag(hint: Any) -> bool:
+def is_flag(hint: Any) -> bool:
+    """Whether a field is true or false, so that its option takes no value."""
     return bool in alternatives(hint) and set(alternatives(hint)) <= {bool, NoneType}
 
 
 def _value(texts: list[str], hint: Any) -> object:
     """Text that stands for a constant of the type becomes it: none, or the 20 of Literal[10, 20]."""
     inner = element(hint)
-    if len(texts) == 1 and (inner is None or texts[0] in _constants(hint)):
-        return _constants(hint).get(texts[0], texts[0])
+    if len(texts) == 1 and (inner is None or texts[0] in constants(hint)):
+        return constants(hint).get(texts[0], texts[0])
     if len(texts) == 1 and texts[0].startswith("["):
         return parse_yaml(texts[0], f"{texts[0][:60]!r} on the command line")
-    return [_constants(inner).get(text, text) for text in texts]
+    return [constants(inner).get(text, text) for text in texts]
 
 
-def _constants(hint: Any) -> dict[str, object]:
+def constants(hint: Any) -> dict[str, object]:
+    """Words that stand for values of a type: none, true, or those that it lists."""
     found: dict[str, object] = {}
     for alternative in alternatives(hint):
         if alternative is NoneType:
@@ -216,7 +218,7 @@ def _entry(signature: str, description: str, width: int) -> list[str]:
 
 
 def _signature(option: Option) -> str:
-    if _is_flag(option.hint):
+    if is_flag(option.hint):
         return (
             spelled((*option.path[:-1], f"no_{option.path[-1]}"), COMMAND_LINE)
             if option.default

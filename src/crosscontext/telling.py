@@ -6,7 +6,6 @@ loggers → **telling** → the loop
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 

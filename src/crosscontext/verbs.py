@@ -245,6 +245,27 @@ def export(arguments: Sequence[str]) -> None:
     run_verb(arguments, usage, summary, ExportSettings, ("run",), run, str)
 
 
+def completion(arguments: Sequence[str]) -> None:
+    """Write the script by which a shell completes all this."""
+    from crosscontext.completion import CompletionSettings
+    from crosscontext.completion import completion as run
+    from crosscontext.running import run_verb
+
+    summary = (
+        f"{completion.__doc__}\nSHELL: bash, zsh or fish. The first lines of the script say where it belongs."
+    )
+    usage = "crosscontext completion SHELL"
+    run_verb(
+        arguments,
+        usage,
+        summary,
+        CompletionSettings,
+        ("shell",),
+        lambda given, _: run(given),
+        lambda s: s.text,
+    )
+
+
 VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
@@ -263,6 +284,7 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "label": index_verbs.label,
     "plan": cluster_verbs.plan,
     "submit": cluster_verbs.submit,
+    "completion": completion,
 }
 """What the program can do, by the word that asks for it."""
 

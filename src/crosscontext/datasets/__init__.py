@@ -51,6 +51,7 @@ __all__ = [
     "TarSettings",
     "VocSettings",
     "from_text",
+    "known_names",
 ]
 
 
@@ -75,13 +76,13 @@ def from_text(value: object) -> object:
         return value
     if value == "":
         raise ValueError(
-            f"empty data set; expected the path of an image folder or one of {', '.join(_names())}"
+            f"empty data set; expected the path of an image folder or one of {', '.join(known_names())}"
         )
     if value == "shapes":
         return {"name": "shapes"}
     if value in KNOWN_NAMES:
         return {"name": "torchvision", "dataset": value}
-    meant = difflib.get_close_matches(str(value).lower(), _names(), n=1, cutoff=0.8)
+    meant = difflib.get_close_matches(str(value).lower(), known_names(), n=1, cutoff=0.8)
     if meant and str(value) == Path(value).name and not Path(value).exists():
         raise ValueError(f"no folder {str(value)!r} exists; did you mean the data set {meant[0]!r}?")
     if is_url(str(value)):
@@ -138,5 +139,6 @@ DatasetSettings = Annotated[
 _ENDINGS_OF_SHARDS = {"tar": tar.ENDING, "parquet": parquet.ENDING}
 
 
-def _names() -> list[str]:
+def known_names() -> list[str]:
+    """Names that stand for a data set by themselves."""
     return ["shapes", *KNOWN_NAMES]
