@@ -69,6 +69,18 @@ def test_help_lists_the_verbs_within_80_columns() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_fits_into_80_columns(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([verb, "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: crosscontext {verb}")
+    assert "options" in lines
+    assert [line for line in lines if len(line) > 80] == []
+
+
 def test_version_is_that_of_the_package() -> None:
     from importlib.metadata import version
 

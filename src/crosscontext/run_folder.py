@@ -48,7 +48,7 @@ class RunFolder(NamedTuple):
 
     @property
     def loggers(self) -> Path:
-        """Folder of what loggers keep, one folder a logger: event files of TensorBoard, …"""
+        """Folder of what loggers keep, one folder a logger, such as event files of TensorBoard."""
         return self.path / "loggers"
 
     @property

@@ -1,4 +1,4 @@
-"""The numbers of a run → its loggers, each in a thread of its own, so that none can hold the run up or end it.
+"""The numbers of a run → its loggers, each in a thread of its own, so that none can hold the run up.
 
 loggers → **telling** → the loop
 """

@@ -1,4 +1,4 @@
-"""MLflow: where ``MLFLOW_TRACKING_URI`` says, else in MLflow's own local store below the working directory."""
+"""MLflow: where ``MLFLOW_TRACKING_URI`` says, else in its own local store below the working directory."""
 
 import os
 import time

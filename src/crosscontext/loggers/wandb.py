@@ -1,6 +1,6 @@
 """Weights & Biases: offline in the run folder, unless ``WANDB_MODE=online`` asks for the network.
 
-``wandb sync`` uploads an offline run later. Its own variables hold: WANDB_PROJECT, WANDB_ENTITY, WANDB_BASE_URL …
+``wandb sync`` uploads an offline run later. Its own variables hold, such as WANDB_PROJECT and WANDB_ENTITY.
 """
 
 import os
