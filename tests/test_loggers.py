@@ -111,14 +111,14 @@ def points(folder: Path, name: str) -> list[tuple[int, float]]:
 def test_tensorboard_shows_each_step_of_a_resumed_run_once(image_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs tensorboard")
     with pytest.raises(StoppedEarlyError):
-        pretrain(settings(image_folder, tmp_path, stop_after="5 steps"))
+        pretrain(settings(image_folder, tmp_path, loggers=["auto"], stop_after="5 steps"))
     folder = RunFolder(tmp_path)
     kept = {file: file.read_bytes() for file in (folder.checkpoint, folder.previous_checkpoint)}
     with pytest.raises(StoppedEarlyError):
-        pretrain(settings(image_folder, tmp_path, resume=True, stop_after="3 steps"))
+        pretrain(settings(image_folder, tmp_path, loggers=["auto"], resume=True, stop_after="3 steps"))
     for file, content in kept.items():  # as if killed before its checkpoint was written
         file.write_bytes(content)
-    pretrain(settings(image_folder, tmp_path, resume=True))
+    pretrain(settings(image_folder, tmp_path, loggers=["auto"], resume=True))
     lines = read_metrics(folder.metrics)
     assert [line["step"] for line in lines] == list(range(1, 11))
     shown = points(folder.loggers / "tensorboard", "train/loss")
@@ -129,7 +129,7 @@ def test_tensorboard_shows_each_step_of_a_resumed_run_once(image_folder: Path, t
 @pytest.mark.slow
 def test_of_several_processes_the_first_one_logs(image_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs tensorboard")
-    run = settings(image_folder, tmp_path / "run", steps=2).model_dump(mode="json")
+    run = settings(image_folder, tmp_path / "run", steps=2, loggers=["auto"]).model_dump(mode="json")
     (tmp_path / "runs.json").write_text(json.dumps([run]))
     run_task(2, "pretrain_all", str(tmp_path / "runs.json"))
     assert len(list((tmp_path / "run" / "loggers" / "tensorboard").iterdir())) == 1

@@ -21,6 +21,7 @@ def settings(data: Path | str | dict[str, Any], out: Path, **changes: Any) -> Pr
         "method": {"name": "cgh", "memory": {"slots": 30}},
         "log_every": "1 steps",
         "report": False,
+        "loggers": ["none"],
         "threads": 1,
         "workers": 1,
     }
