@@ -164,7 +164,8 @@ def test_each_extra_alone_brings_what_it_is_for(extra: str, core: Place, wheel: 
     """A layer on the core environment; without constraints, as a user would install it."""
     layer = Place(tmp_path / "layer")
     (layer.packages / "core.pth").write_text(str(core.packages))
-    assert core.run("python", "-c", USE[extra]).returncode != 0
+    if extra != "remote":  # PyTorch needs fsspec too
+        assert core.run("python", "-c", USE[extra]).returncode != 0
     layer.install(f"{wheel}[{extra}]")
     done = layer.run("python", "-c", USE[extra])
     assert done.returncode == 0, done.stderr
