@@ -16,6 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = sorted(PROJECT["optional-dependencies"].keys() - {"bench", "dev"})
 USE = {
     "detect": "from crosscontext.average_precision import *; import pycocotools.cocoeval",
+    "onnx": "from crosscontext.formats.onnx import *; import onnx, onnxruntime, onnxscript",
     "parquet": "from crosscontext.datasets.parquet import _pyarrow; _pyarrow()",
     "remote": "from crosscontext.datasets.sources import *; import fsspec",
     "usearch": "from crosscontext.vector_search import *; import usearch.index",

@@ -84,6 +84,8 @@ def _verbs() -> dict[str, _Verb]:
     from crosscontext.duplicates import DedupeSettings
     from crosscontext.embedding import EmbedSettings
     from crosscontext.evaluation import EvaluateSettings
+    from crosscontext.examination import DoctorSettings
+    from crosscontext.exporting import ExportSettings
     from crosscontext.labelling import LabelSettings
     from crosscontext.outlying import OutliersSettings
     from crosscontext.page import ReportSettings
@@ -101,7 +103,9 @@ def _verbs() -> dict[str, _Verb]:
         "study": _Verb(StudySettings, ("dry_run",), "study"),
         "verify-resume": _Verb(VerifyResumeSettings, (), "pretrain"),
         "views": _Verb(PreviewSettings),
+        "doctor": _Verb(DoctorSettings, json),
         "convert": _Verb(ConvertSettings),
+        "export": _Verb(ExportSettings, json),
         "embed": _Verb(EmbedSettings, json),
         "search": _Verb(SearchSettings, json),
         "dedupe": _Verb(DedupeSettings, json),
