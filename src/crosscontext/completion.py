@@ -86,12 +86,14 @@ def _verbs() -> dict[str, _Verb]:
     from crosscontext.evaluation import EvaluateSettings
     from crosscontext.examination import DoctorSettings
     from crosscontext.exporting import ExportSettings
+    from crosscontext.forecasting import PlanSettings
     from crosscontext.labelling import LabelSettings
     from crosscontext.outlying import OutliersSettings
     from crosscontext.page import ReportSettings
     from crosscontext.preview import PreviewSettings
     from crosscontext.searching import SearchSettings
     from crosscontext.studies import StudySettings
+    from crosscontext.submission import SubmitSettings
     from crosscontext.verification import VerifyResumeSettings
 
     json = ("json",)
@@ -111,6 +113,8 @@ def _verbs() -> dict[str, _Verb]:
         "dedupe": _Verb(DedupeSettings, json),
         "outliers": _Verb(OutliersSettings, json),
         "label": _Verb(LabelSettings, json),
+        "plan": _Verb(PlanSettings, json, "pretrain"),
+        "submit": _Verb(SubmitSettings, json, "pretrain"),
         "completion": _Verb(CompletionSettings, json),
     }
 
