@@ -1,4 +1,3 @@
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -198,27 +197,6 @@ def test_a_card_that_does_not_fit_the_weights_is_refused_with_their_names(tmp_pa
     save_with_card(tmp_path / "encoder.safetensors", other.model_dump_json())
     with pytest.raises(CheckpointError, match=r"missing: layer1\.1\.bn1\.bias"):
         load_encoder(tmp_path)
-
-
-def test_a_card_that_asks_for_a_giant_gets_no_memory(tmp_path: Path) -> None:
-    card = encoder_with().card
-    giant = ResNetSettings(depth=101, width=32)  # 170 GB
-    save_with_card(
-        tmp_path / "encoder.safetensors", card.model_copy(update={"backbone": giant}).model_dump_json()
-    )
-    limits = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (resource_in_use() + 2**30, limits[1]))
-    try:
-        with pytest.raises(CheckpointError, match="another architecture"):
-            load_encoder(tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, limits)
-
-
-def resource_in_use() -> int:
-    """Bytes of data of this process."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmData:")[1].split()[0]) * 1024
 
 
 def test_a_card_of_another_format_is_refused(tmp_path: Path) -> None:

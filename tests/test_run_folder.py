@@ -1,4 +1,3 @@
-import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -184,13 +183,3 @@ def test_others_may_read_a_written_file_as_they_may_any_other(tmp_path: Path) ->
     write_atomically(tmp_path / "atomic", lambda file: file.write(b""))
     (tmp_path / "ordinary").touch()
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
-
-
-def test_skipped_images_are_added_to_those_of_earlier_sessions_and_written_once(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.write_skipped({"b.jpg": "truncated"})
-    folder.write_skipped({"a.jpg": "empty"})
-    assert [json.loads(line)["name"] for line in folder.skipped.open()] == ["a.jpg", "b.jpg"]
-    written = folder.skipped.stat().st_ino
-    folder.write_skipped({"b.jpg": "truncated"})
-    assert folder.skipped.stat().st_ino == written

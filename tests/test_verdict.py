@@ -62,13 +62,6 @@ def test_an_encoder_must_beat_its_untrained_twin_beyond_chance(contest: Contest,
     assert "untrained twin 40.0%" in check(found, "Untrained twin").found
 
 
-def test_a_score_too_low_to_rely_on_is_amber_though_it_beats_the_twin() -> None:
-    begun = Contest("copies", 0.15, 0.08, 0.03, 0.11, enough=0.5)
-    assert verdict(contests=[begun]).level == "amber"
-    assert "LABELLED_DIR" in verdict(contests=[begun]).action
-    assert verdict(contests=[begun._replace(encoder=0.6)]).level == "green"
-
-
 def test_what_was_not_compared_is_not_called_good() -> None:
     assert verdict(contests=[]).level == "amber"
     assert "--data" in verdict(contests=[]).action

@@ -19,6 +19,7 @@ NOT_OF_THE_METHOD = SESSION_FIELDS | {
     "monitor",
     "log_every",
     "checkpoint_every",
+    "hold_gigabytes",
 }
 """Settings of a run in which two runs of one method may differ. Of paths, the last part alone counts."""
 

@@ -22,7 +22,7 @@ from crosscontext.errors import CheckpointError
 from crosscontext.run_folder import RunFolder, write_atomically
 from crosscontext.settings import Settings
 from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD
-from crosscontext.weights import load_exactly, read_weights, require_fit
+from crosscontext.weights import load_exactly, read_weights
 
 FORMAT_VERSION: Final = 1
 _METADATA_KEY = "crosscontext"
@@ -160,11 +160,9 @@ def load_encoder(path: Path | str) -> Encoder:
     """
     path = Path(path)
     file = RunFolder(path).encoder if path.is_dir() else path
-    card, weights = read_card(file), read_weights(file)
-    with torch.device("meta"):  # a card may ask for any network: it gets memory only if the weights are its
-        require_fit(card.backbone.build().model, weights, str(file))
+    card = read_card(file)
     encoder = Encoder(card.backbone.build(), card)
-    load_exactly(encoder.backbone.model, weights, str(file))
+    load_exactly(encoder.backbone.model, read_weights(file), str(file))
     return encoder.eval()
 
 

@@ -166,10 +166,7 @@ class RunFolder(NamedTuple):
         if not skipped:
             return
         before = self.skipped.read_bytes().splitlines() if self.skipped.exists() else []
-        known = {each["name"]: each["cause"] for each in map(json.loads, before)}
-        listed = known | dict(skipped)
-        if listed == known:
-            return
+        listed = {each["name"]: each["cause"] for each in map(json.loads, before)} | dict(skipped)
         lines = "".join(json.dumps({"name": n, "cause": c}) + "\n" for n, c in sorted(listed.items()))
         write_atomically(self.skipped, lambda file: file.write(lines.encode()))
 

@@ -39,9 +39,6 @@ class Contest(NamedTuple):
 
     high: float
 
-    enough: float = 0.0
-    """Of the encoder's score, below which beating the twin says little."""
-
 
 class Evidence(NamedTuple):
     """What a verdict is founded on; None is what could not be measured."""
@@ -181,13 +178,6 @@ def _against_the_twin(evidence: Evidence) -> Check:
         f"{contest.what}: {contest.encoder:.1%}, of the untrained twin {contest.twin:.1%} "
         f"(difference {contest.low:+.1%} to {contest.high:+.1%})."
     )
-    if contest.low > 0 and contest.encoder < contest.enough:
-        return Check(
-            "Untrained twin",
-            "amber",
-            f"{found} It has begun to learn; below {contest.enough:.0%} that is little to rely on.",
-            "Train longer, or score it on some labels: crosscontext evaluate RUN --data LABELLED_DIR.",
-        )
     if contest.low > 0:
         return Check("Untrained twin", "green", found, "")
     level: Level = "red" if contest.encoder <= contest.twin else "amber"

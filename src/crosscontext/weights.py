@@ -78,11 +78,11 @@ def cause_of(error: Exception) -> str:
     return (str(error) or "it ends too early").splitlines()[0]
 
 
-def require_fit(module: nn.Module, weights: Mapping[str, Any], source: str) -> None:
-    """Compare every key and every shape of a state dict with those of a module, which may be on "meta".
+def load_exactly(module: nn.Module, weights: Mapping[str, Any], source: str) -> None:
+    """Load a state dict of which every key and every shape must match.
 
     Args:
-        module: would take the weights.
+        module: takes the weights.
         weights: its whole state dict.
         source: where the weights come from, for the message.
 
@@ -110,20 +110,6 @@ def require_fit(module: nn.Module, weights: Mapping[str, Any], source: str) -> N
             f"The weights of {source} are those of another architecture; {'; '.join(problems)}. "
             "Choose the backbone and method settings that they were made with."
         )
-
-
-def load_exactly(module: nn.Module, weights: Mapping[str, Any], source: str) -> None:
-    """Load a state dict of which every key and every shape must match.
-
-    Args:
-        module: takes the weights.
-        weights: its whole state dict.
-        source: where the weights come from, for the message.
-
-    Raises:
-        CheckpointError: as `require_fit`.
-    """
-    require_fit(module, weights, source)
     module.load_state_dict(dict(weights))
 
 

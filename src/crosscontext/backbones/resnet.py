@@ -24,7 +24,7 @@ class ResNetSettings(Settings):
     depth: Literal[10, 18, 34, 50, 101] = 18
     """Number of layers; basic blocks up to 34, bottlenecks from 50 on."""
 
-    width: float = Field(1.0, gt=0, le=32)
+    width: float = Field(1.0, gt=0)
     """Multiplies the channels of all layers, 64 to 512 of them; 0.25 suits a computer without GPU."""
 
     stem: Literal["auto", "small", "medium", "large"] = "auto"
