@@ -44,7 +44,9 @@ def test_the_same_command_again_is_accepted(run: Path) -> None:
 
 
 def test_machine_and_session_may_change(run: Path) -> None:
-    assert resumed(run, {"threads": 1, "workers": 0, "stop_after": "1 epochs"}).threads == 1
+    given = {"threads": 1, "workers": 0, "hold_gigabytes": 0.5, "stop_after": "1 epochs"}
+    settings = resumed(run, given)
+    assert (settings.threads, settings.workers, settings.hold_gigabytes) == (1, 0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,7 @@ from crosscontext.results import Score, differences, read_results
 from crosscontext.run_folder import RunFolder
 from crosscontext.settings import load_yaml
 
-NOT_OF_THE_METHOD = SESSION_FIELDS | {
-    "seed",
-    "monitor",
-    "log_every",
-    "checkpoint_every",
-    "hold_gigabytes",
-}
+NOT_OF_THE_METHOD = SESSION_FIELDS | {"seed", "monitor", "log_every", "checkpoint_every"}
 """Settings of a run in which two runs of one method may differ. Of paths, the last part alone counts."""
 
 _PATHS = (("data", "path"), ("backbone", "weights"))

@@ -38,7 +38,7 @@ _DEFAULT_EPOCHS = 200.0
 SESSION_FIELDS = frozenset(
     {
         *("out", "resume", "overwrite", "extend", "stop_after", "time_limit", "report"),
-        *("device", "devices", "timeout_minutes", "accumulate", "threads", "workers"),
+        *("device", "devices", "timeout_minutes", "accumulate", "threads", "workers", "hold_gigabytes"),
         *("collapse", "on_nonfinite", "rollbacks", "loggers"),
     }
 )

@@ -106,4 +106,5 @@ def _trial(settings: PretrainSettings, seconds: float) -> Trial:
 
 def _key(settings: PretrainSettings) -> str:
     timed = settings.model_dump(mode="json", exclude=set(_NO_SAY))
-    return digest({**timed, "threads": settings.threads})
+    of_the_machine = {"threads": settings.threads, "hold_gigabytes": settings.hold_gigabytes}
+    return digest({**timed, **of_the_machine})
