@@ -17,6 +17,7 @@ from crosscontext.tracking import (
     PlainLines,
     Progress,
     Silence,
+    SkippedFile,
     Stopwatch,
     console_progress,
     read_metrics,
@@ -57,6 +58,35 @@ def test_a_line_that_a_crash_has_cut_off_is_left_out(tmp_path: Path) -> None:
     assert read_metrics(path) == [{"step": 1, "images": 8}]
     MetricsFile(path, first_step=5).write(5, 40, {})
     assert [line["step"] for line in read_metrics(path)] == [1, 5]
+
+
+def test_an_unreadable_image_is_listed_once_and_only_a_new_one_touches_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "skipped.jsonl"
+    listed = SkippedFile(path)
+    listed.add({})
+    assert not path.exists()
+    listed.add({"b.jpg": "torn", "a.jpg": "empty"})
+    path.chmod(0o444)
+    before = path.stat()
+    listed.add({"a.jpg": "empty", "b.jpg": "torn"})
+    SkippedFile(path).add({"a.jpg": "gone"})  # as a resumed run meets it
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    path.chmod(0o644)
+    SkippedFile(path).add({"a.jpg": "empty", "c.jpg": "gone"})
+    assert path.stat().st_ino == before.st_ino  # appended to, not written anew
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"name": "a.jpg", "cause": "empty"},
+        {"name": "b.jpg", "cause": "torn"},
+        {"name": "c.jpg", "cause": "gone"},
+    ]
+
+
+@pytest.mark.parametrize("whole", ["", '{"name": "a", "cause": "torn"}\n'])
+def test_a_name_that_a_crash_has_cut_off_is_listed_again(tmp_path: Path, whole: str) -> None:
+    path = tmp_path / "skipped.jsonl"
+    path.write_text(whole + '{"name": "b", "ca')
+    SkippedFile(path).add({"b": "gone"})
+    assert path.read_text() == whole + '{"name": "b", "cause": "gone"}\n'
 
 
 def test_no_file_has_no_lines(tmp_path: Path) -> None:

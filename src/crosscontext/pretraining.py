@@ -33,7 +33,7 @@ from crosscontext.rollback import Rollbacks
 from crosscontext.run_folder import RunFolder
 from crosscontext.stepping import Stepper, scalars_of
 from crosscontext.telling import Telling
-from crosscontext.tracking import MetricsFile, Progress, Silence, Stopwatch
+from crosscontext.tracking import MetricsFile, Progress, Silence, SkippedFile, Stopwatch
 
 __all__ = ["PretrainSettings", "pretrain"]
 
@@ -139,6 +139,7 @@ def train(
     """Run all steps from `step` on; what happens in a run happens here."""
     plan, writes = session.plan, distributed.is_first()
     metrics = MetricsFile(folder.metrics, first_step=step + 1) if writes else None
+    unreadable = SkippedFile(folder.skipped) if writes else None
     judge = Judge(settings.collapse, plan, metrics.kept if metrics else [], progress.say)
     logged = LoggedRun(folder.path, folder.loggers, settings.model_dump(mode="json"), step)
     kinds = find_loggers(settings.loggers) if metrics else {}
@@ -164,8 +165,8 @@ def train(
                 scalars |= distributed.mean(scalars_of(outcome)) | watch.read()
                 scalars["train/lr"] = optimizer.param_groups[0]["lr"]
                 loader.skip(distributed.union(loader.skipped))
-                if writes:
-                    folder.write_skipped(loader.skipped)
+                if unreadable is not None:
+                    unreadable.add(loader.skipped)
             monitored = step % monitor_every == 0 or step == plan.total_steps
             saved = step % checkpoint_every == 0 or end
             if scalars or monitored or saved:

@@ -1,9 +1,8 @@
 """The folder of one run: where each file lies, who may write there, and how nothing is ever half written."""
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -156,19 +155,6 @@ class RunFolder(NamedTuple):
             for file in self._files():
                 for unfinished in file.parent.glob(f".{file.name}.*"):
                     unfinished.unlink()
-
-    def write_skipped(self, skipped: Mapping[str, str]) -> None:
-        """Name unreadable images with the cause, one JSON object a line; those of earlier sessions stay.
-
-        Raises:
-            RunFolderError: the file cannot be written.
-        """
-        if not skipped:
-            return
-        before = self.skipped.read_bytes().splitlines() if self.skipped.exists() else []
-        listed = {each["name"]: each["cause"] for each in map(json.loads, before)} | dict(skipped)
-        lines = "".join(json.dumps({"name": n, "cause": c}) + "\n" for n, c in sorted(listed.items()))
-        write_atomically(self.skipped, lambda file: file.write(lines.encode()))
 
     def note_stop(self, why: str, exit_code: int) -> None:
         """Note that a session has ended before the run: a script can tell that it has to be resumed.

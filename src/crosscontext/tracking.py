@@ -6,7 +6,7 @@ pretrain → **tracking** → files, console
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -46,16 +46,48 @@ class MetricsFile:
         Raises:
             RunFolderError: the disk is full, or the file can no longer be written.
         """
-        line = json.dumps({"step": step, "images": images, **scalars})
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise RunFolderError(
-                f"{self._path} could not be written at step {step}: {error.strerror}. What was written "
-                "before, and the last checkpoint, are as they were. Make room or mend the folder, "
-                "and go on with --resume."
-            ) from error
+        _append(self._path, [{"step": step, "images": images, **scalars}], f" at step {step}")
+
+
+class SkippedFile:
+    """JSON lines, one an unreadable image: its name and the cause. Those of earlier sessions stay.
+
+    Args:
+        path: is appended to; a last line that a crash has cut off is dropped.
+    """
+
+    def __init__(self, path: Path):
+        whole, _, torn = (path.read_bytes() if path.exists() else b"").rpartition(b"\n")
+        lines = whole.splitlines()
+        if torn:
+            write_atomically(path, lambda file: file.writelines(line + b"\n" for line in lines))
+        self._names: set[str] = {json.loads(line)["name"] for line in lines}
+        self._path = path
+
+    def add(self, skipped: Mapping[str, str]) -> None:
+        """Append those images that are not in it yet, if there are any; nothing is touched otherwise.
+
+        Args:
+            skipped: name → cause.
+
+        Raises:
+            RunFolderError: the disk is full, or the file can no longer be written.
+        """
+        new = sorted(skipped.keys() - self._names)
+        if new:
+            _append(self._path, [{"name": name, "cause": skipped[name]} for name in new])
+            self._names.update(new)
+
+
+def _append(path: Path, lines: Sequence[Mapping[str, object]], when: str = "") -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} could not be written{when}: {error.strerror}. What was written before, and the last "
+            "checkpoint, are as they were. Make room or mend the folder, and go on with --resume."
+        ) from error
 
 
 def read_metrics(path: Path) -> list[dict[str, int | float]]:
