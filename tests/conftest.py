@@ -20,6 +20,11 @@ def paint(path: Path, seed: int, hue: int, side: int = 40) -> None:
     Image.fromarray(blocks).resize((side, side), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
+def quiet(line: str) -> None:
+    """Nothing should be said."""
+    raise AssertionError(line)
+
+
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty small pictures of two classes, reddish and bluish ones; read only."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from conftest import quiet
 from crosscontext.backbones import ResNetSettings
 from crosscontext.embedding import EmbedSettings
 from crosscontext.encoders import Preprocessing, encoder_of, save_encoder
@@ -54,7 +55,7 @@ def handmade_index(
 ) -> ImageIndex:
     """Write an index of given vectors."""
     held = content(vectors, names, sizes)
-    with claimed(folder) as write:
+    with claimed(folder, quiet) as write:
         return write(card(held, root or folder.parent), held)
 
 

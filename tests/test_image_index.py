@@ -1,10 +1,12 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conftest import quiet
 from crosscontext.encoders import load_encoder
 from crosscontext.errors import CheckpointError, ImageIndexError, RunFolderError
 from crosscontext.image_index import ImageIndex, claimed, open_index
@@ -32,8 +34,8 @@ def test_the_card_names_the_files_and_no_others_are_left(tmp_path: Path) -> None
     before = files(folder)
     index = handmade_index(folder, [*VECTORS, [2.0, 1.0]])
     assert len(index.images) == 4
-    assert files(folder) == {"index.json", ".lock", *index.card.files.values()}
-    assert before & files(folder) == {"index.json", ".lock"}
+    assert files(folder) == {"index.json", *index.card.files.values()}
+    assert before & files(folder) == {"index.json"}
     assert json.loads((folder / "index.json").read_text())["files"] == index.card.files
 
 
@@ -44,7 +46,7 @@ def test_files_of_a_write_that_was_broken_off_do_not_matter_and_go_away(tmp_path
     (folder / ".images-00000000.jsonl.4711").write_bytes(b"{")
     assert len(open_index(folder).images) == 3
     index = handmade_index(folder, VECTORS[:2])
-    assert files(folder) == {"index.json", ".lock", *index.card.files.values()}
+    assert files(folder) == {"index.json", *index.card.files.values()}
 
 
 def test_a_folder_without_index_is_answered_with_how_to_make_one(tmp_path: Path) -> None:
@@ -110,35 +112,41 @@ def test_a_card_that_cannot_be_read_is_refused(tmp_path: Path, text: str, said: 
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").touch()
-    with pytest.raises(ImageIndexError, match=r"is no index, and holds holiday.jpg"), claimed(tmp_path):
+    with (
+        pytest.raises(ImageIndexError, match=r"is no index, and holds holiday.jpg"),
+        claimed(tmp_path, quiet),
+    ):
         pass
     assert files(tmp_path) == {"holiday.jpg"}
 
 
 def test_a_place_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "index").touch()
-    with pytest.raises(RunFolderError, match="cannot be the folder of an index"), claimed(tmp_path / "index"):
+    with (
+        pytest.raises(RunFolderError, match="cannot be the folder of an index"),
+        claimed(tmp_path / "index", quiet),
+    ):
         pass
 
 
 def test_a_failure_before_the_first_write_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="no light"), claimed(tmp_path / "deep" / "index"):
+    with pytest.raises(RuntimeError, match="no light"), claimed(tmp_path / "deep" / "index", quiet):
         raise RuntimeError("no light")
     assert files(tmp_path / "deep") == set()
 
 
 def test_a_failure_leaves_the_earlier_index(tmp_path: Path) -> None:
     before = handmade_index(tmp_path / "index", VECTORS)
-    with pytest.raises(RuntimeError, match="no light"), claimed(tmp_path / "index"):
+    with pytest.raises(RuntimeError, match="no light"), claimed(tmp_path / "index", quiet):
         raise RuntimeError("no light")
     assert open_index(tmp_path / "index").card == before.card
 
 
 def test_two_do_not_write_at_once(tmp_path: Path) -> None:
     with (
-        claimed(tmp_path / "index"),
-        pytest.raises(ImageIndexError, match="Another process is writing"),
-        claimed(tmp_path / "index"),
+        claimed(tmp_path / "index", quiet),
+        pytest.raises(RunFolderError, match=f"Another process is writing .*index: process {os.getpid()} on "),
+        claimed(tmp_path / "index", quiet),
     ):
         pass
 
@@ -161,7 +169,7 @@ def test_a_file_is_found_by_any_of_its_paths(tmp_path: Path, monkeypatch: pytest
 def test_another_model_is_refused_with_both_digests_and_widths(tmp_path: Path) -> None:
     one, other = small_encoder(tmp_path / "one", 1), small_encoder(tmp_path / "other", 2, width=0.25)
     held = content(VECTORS)
-    with claimed(tmp_path / "index") as write:
+    with claimed(tmp_path / "index", quiet) as write:
         index = write(card(held, tmp_path, digest=load_encoder(one).digest), held)
     assert index.load_model(one).preprocessing == index.card.model.preprocessing
     digest, width = load_encoder(other).digest, load_encoder(other).width

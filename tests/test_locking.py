@@ -1,19 +1,22 @@
+import errno
+import fcntl
 import os
 import shutil
 import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from conftest import quiet
+from crosscontext import crew, image_index
 from crosscontext.errors import RunFolderError
 from crosscontext.locking import locked
 from crosscontext.pretraining import pretrain
 from crosscontext.run_folder import RunFolder
 from tiny_run import settings
-
-
-def quiet(line: str) -> None:
-    raise AssertionError(line)
 
 
 def test_a_second_one_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
@@ -86,3 +89,54 @@ def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
             locked(RunFolder(path), quiet),
         ):
             pass
+
+
+Claim = Callable[[Path, Callable[[str], None]], AbstractContextManager[object]]
+CLAIMS: list[Claim] = [
+    lambda path, say: locked(RunFolder(path), say),
+    crew.claimed,
+    image_index.claimed,
+]
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=["run", "study", "index"])
+def test_a_file_system_without_locks_is_used_with_a_warning(
+    tmp_path: Path, claim: Claim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    said: list[str] = []
+    with claim(tmp_path / "folder", said.append):
+        assert (tmp_path / "folder").is_dir()
+    (line,) = said
+    assert "is on a file system without locks (No locks available)" in line
+    assert "make sure that there is none, or choose another --" in line
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=["run", "study", "index"])
+def test_a_lock_file_that_its_owner_removes_is_never_held_by_two(tmp_path: Path, claim: Claim) -> None:
+    inside, refusals = tmp_path / "inside", list[str]()
+
+    def come_and_go(_: int) -> int:
+        times = 0
+        for _ in range(200):
+            try:
+                with claim(tmp_path / "folder", quiet):
+                    inside.touch(exist_ok=False)
+                    inside.unlink()
+                    times += 1
+            except RunFolderError as error:
+                refusals.append(str(error))
+        return times
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sum(threads.map(come_and_go, range(4))) > 0
+    assert [refusal for refusal in refusals if not refusal.startswith("Another ")] == []
+
+
+def test_a_lock_file_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".lock").symlink_to(tmp_path / "nowhere" / "lock")
+    with pytest.raises(RunFolderError, match="cannot be a run folder"), locked(RunFolder(tmp_path), quiet):
+        pass

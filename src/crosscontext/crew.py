@@ -3,7 +3,6 @@
 A process is one command of `crosscontext`, as a person would type it; the log has it word for word.
 """
 
-import fcntl
 import os
 import shlex
 import subprocess
@@ -17,9 +16,13 @@ from typing import IO, NamedTuple
 
 from crosscontext.errors import CrossContextError, InterruptedRunError, RunFolderError
 from crosscontext.interruption import Interruption
+from crosscontext.locking import Use, take
 from crosscontext.study_runs import Command, StudyRun, is_trained, next_command
 
 _SECONDS_BETWEEN_LOOKS = 0.1
+_STUDYING = Use(
+    "a folder of runs", "Another study, or a process that one has left behind, is at work in", "--runs"
+)
 
 
 class Failure(NamedTuple):
@@ -113,27 +116,17 @@ def work(
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[int]:
+def claimed(folder: Path, tell: Callable[[str], None]) -> Iterator[int]:
     """Keep other studies out of a folder of runs, as long as this one or any of its processes lives.
+
+    Args:
+        folder: of the runs.
+        tell: is told in one line if the file system has no locks.
 
     Raises:
         RunFolderError: another one is at work there, or the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("ab")
-    except OSError as error:
-        raise RunFolderError(
-            f"{folder} cannot be a folder of runs: {error.strerror}. Choose another --runs."
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunFolderError(
-                f"Another study, or a process that one has left behind, is at work in {folder}. "
-                "Wait for its end, or choose another --runs."
-            ) from error
+    with take(folder, _STUDYING, tell) as file:
         yield file.fileno()
 
 

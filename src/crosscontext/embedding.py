@@ -74,7 +74,7 @@ def embed(settings: EmbedSettings, notify: Callable[[str], None] = lambda _: Non
         CheckpointError: there is no encoder, or it cannot be read.
         ImageIndexError: the index that is there is damaged, or of another model, folder or image size; or
             the folder holds something else.
-        RunFolderError: the index cannot be written.
+        RunFolderError: the index cannot be written, or another process is writing it.
         SettingsError: the format parquet needs pyarrow, which is not installed.
         NonFiniteError: the model gives vectors that are no numbers.
     """
@@ -85,7 +85,7 @@ def embed(settings: EmbedSettings, notify: Callable[[str], None] = lambda _: Non
     keep_memory()
     encoder = load_encoder(settings.run)
     names = whole_folder(settings.data).names
-    with claimed(settings.out) as write:
+    with claimed(settings.out, notify) as write:
         old = None if settings.overwrite or not has_index(settings.out) else open_index(settings.out)
         encoder = _seeing(encoder, settings, old)
         card = IndexCard(

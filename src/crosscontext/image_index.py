@@ -4,7 +4,6 @@
 one, whole, also after a crash.
 """
 
-import fcntl
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,15 +16,17 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from crosscontext.encoders import Encoder, Preprocessing, load_encoder
-from crosscontext.errors import ImageIndexError, RunFolderError, SettingsError
+from crosscontext.errors import ImageIndexError, SettingsError
 from crosscontext.index_formats import FORMATS, UNREADABLE, Content, Format, IndexedImage
+from crosscontext.locking import Use, take
 from crosscontext.neighbours import Neighbours
-from crosscontext.run_folder import write_atomically
+from crosscontext.run_folder import LOCK, write_atomically
 from crosscontext.settings import Settings
 from crosscontext.shapes import Float32, Int64
 from crosscontext.vector_search import Graph, nearest_rows
 
 _CARD = "index.json"
+_WRITING = Use("the folder of an index", "Another process is writing the index", "--out")
 _OF_A_GENERATION = re.compile(r"\.?(images|vectors)-[0-9a-f]{8}\.[a-z]+(\.\d+)?")  # and what a crash left
 
 
@@ -196,44 +197,45 @@ def has_index(folder: Path) -> bool:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[Callable[[IndexCard, Content], ImageIndex]]:
+def claimed(
+    folder: Path, tell: Callable[[str], None]
+) -> Iterator[Callable[[IndexCard, Content], ImageIndex]]:
     """Keep others from writing an index, before anything is computed.
+
+    Args:
+        folder: of the index.
+        tell: is told in one line if the file system has no locks.
 
     Yields:
         A function that writes the index; until it is called, an earlier one stays as it is. A folder that was
         made for nothing is removed.
 
     Raises:
-        ImageIndexError: the folder holds something else, or another process writes there.
-        RunFolderError: the folder cannot be written.
+        ImageIndexError: the folder holds something else.
+        RunFolderError: another process writes there, or the folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        foreign = sorted(entry.name for entry in folder.iterdir() if not _is_ours(entry))
-        if foreign and not has_index(folder):
-            raise ImageIndexError(
-                f"{folder} is no index, and holds {', '.join(foreign[:3])}. Choose a new folder with --out."
-            )
-        lock = (folder / ".lock").open("ab")
-    except OSError as error:
-        raise RunFolderError(
-            f"{folder} cannot be the folder of an index: {error.strerror}. Choose another --out."
-        ) from error
-    with lock:
+    made = not folder.exists()
+    with take(folder, _WRITING, tell):
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ImageIndexError(
-                f"Another process is writing the index {folder}. Wait for its end, or choose another --out."
-            ) from error
-        try:
-            yield lambda card, content: _write(folder, card, content)
+            _refuse_foreign(folder)
+            try:
+                yield lambda card, content: _write(folder, card, content)
+            finally:
+                if not has_index(folder):
+                    _remove(folder, keep=())
         finally:
-            if not has_index(folder):
-                _remove(folder, keep=())
-                with suppress(OSError):
-                    (folder / ".lock").unlink()
+            with suppress(OSError):  # the folder may hold an index
+                (folder / LOCK).unlink()
+                if made:
                     folder.rmdir()
+
+
+def _refuse_foreign(folder: Path) -> None:
+    foreign = sorted(entry.name for entry in folder.iterdir() if not _is_ours(entry))
+    if foreign and not has_index(folder):
+        raise ImageIndexError(
+            f"{folder} is no index, and holds {', '.join(foreign[:3])}. Choose a new folder with --out."
+        )
 
 
 def _write(folder: Path, card: IndexCard, content: Content) -> ImageIndex:

@@ -1,4 +1,4 @@
-"""One process a run folder: a lock that dies with its owner, and says who that is.
+"""One process a folder: a lock that dies with its owner, and says who that is.
 
 A lock of the operating system needs no clock and no guess whether its owner is alive: a killed owner has lost
 it, a copied folder has none.
@@ -14,10 +14,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from crosscontext.errors import RunFolderError
-from crosscontext.run_folder import RunFolder
+from crosscontext.run_folder import LOCK, RunFolder
+
+
+class Use(NamedTuple):
+    """What a folder is wanted for, as messages word it."""
+
+    kind: str
+    """What it is to be, e.g. "a run folder"."""
+
+    busy: str
+    """What another process does, up to the name of the folder, e.g. "Another process trains in"."""
+
+    option: str
+    """That chooses the folder, e.g. "--out"."""
+
+
+_TRAINING = Use("a run folder", "Another process trains in", "--out")
 
 
 @contextmanager
@@ -28,17 +44,13 @@ def locked(folder: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
 
     Args:
         folder: of the run.
-        say: is told in one line if the file system has no locks, as some network disks do not.
+        say: see `take`.
 
     Raises:
         RunFolderError: another process has the lock, or the folder cannot be made or written.
     """
     made = not folder.path.exists()
-    with _locked_file(folder, say) as file:
-        with suppress(OSError):  # on a full disk the lock holds, too
-            file.truncate(0)
-            file.write(_owner().encode())
-            file.flush()
+    with take(folder.path, _TRAINING, say):
         try:
             yield
         finally:
@@ -48,33 +60,71 @@ def locked(folder: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
                     folder.path.rmdir()
 
 
-def _locked_file(folder: RunFolder, say: Callable[[str], None]) -> BinaryIO:
+def take(folder: Path, use: Use, say: Callable[[str], None]) -> BinaryIO:
+    """Lock a folder, which is made if there is none. Nobody waits: one process has it, others are refused.
+
+    A file system without locks, as some network disks are, is used all the same: whoever has no other could
+    not work at all. The folder is unprotected then, and the user is told so.
+
+    Args:
+        folder: to lock.
+        use: what for.
+        say: is told in one line if the file system has no locks.
+
+    Returns:
+        The open file that holds the lock until it is closed, here and in all processes that have inherited
+        it. It may be removed before that; the next one to come makes another.
+
+    Raises:
+        RunFolderError: another process has the lock, or the folder cannot be made or written.
+    """
     while True:
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            file = folder.lock.open("ab")
+            file = _opened(folder)
         except OSError as error:
             raise RunFolderError(
-                f"{folder.path} cannot be a run folder: {error.strerror}. Choose another --out."
+                f"{folder} cannot be {use.kind}: {error.strerror}. Choose another {use.option}."
             ) from error
+        if file is None:
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.close()
             raise RunFolderError(
-                f"Another process trains in {folder.path}: {_shown(folder.lock)}. "
-                "Wait for its end, stop it, or choose another --out."
+                f"{use.busy} {folder}: {_shown(folder / LOCK)}. "
+                f"Wait for its end, stop it, or choose another {use.option}."
             ) from error
         except OSError as error:
             say(
-                f"{folder.path} is on a file system without locks ({error.strerror}): "
-                "make sure that no other process trains there"
+                f"{folder} is on a file system without locks ({error.strerror}), so nothing keeps a second "
+                f"process out: make sure that there is none, or choose another {use.option}"
             )
             return file
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), folder.lock.stat()):
+            if os.path.samestat(os.fstat(file.fileno()), (folder / LOCK).stat()):
+                with suppress(OSError):  # on a full disk the lock holds, too
+                    file.truncate(0)
+                    file.write(_owner().encode())
+                    file.flush()
                 return file
         file.close()  # its owner removed it between opening and locking
+
+
+def _opened(folder: Path) -> BinaryIO | None:
+    """Open the file to lock; None where the owner before has removed folder or file in this very moment."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        if os.path.lexists(folder):
+            raise
+        return None
+    try:
+        return (folder / LOCK).open("ab")
+    except FileNotFoundError:
+        if (folder / LOCK).is_symlink():
+            raise
+        return None
 
 
 def _owner() -> str:

@@ -9,6 +9,9 @@ from typing import BinaryIO, NamedTuple
 
 from crosscontext.errors import RunFolderError
 
+LOCK = ".lock"
+"""Name of the file by which a folder is locked."""
+
 
 class RunFolder(NamedTuple):
     """Names of the files of a run."""
@@ -83,7 +86,7 @@ class RunFolder(NamedTuple):
     @property
     def lock(self) -> Path:
         """Who trains here, or did last."""
-        return self.path / ".lock"
+        return self.path / LOCK
 
     @property
     def rollbacks(self) -> Path:

@@ -33,7 +33,7 @@ def study(settings: StudySettings, notify: Callable[[str], None] = lambda _: Non
         InterruptedRunError: a signal has ended the study; the same command goes on.
     """
     plan = plan_of(settings)
-    with claimed(settings.runs) as lock:
+    with claimed(settings.runs, notify) as lock:
         runs = _runs(settings, plan, try_out(settings, plan, notify))
         _settle_changes(runs, settings.overwrite, notify)
         finished = [run for run in runs if is_finished(run)]
@@ -63,7 +63,7 @@ def describe(settings: StudySettings, notify: Callable[[str], None] = lambda _: 
         RunFolderError: another study is at work on these runs.
     """
     plan = plan_of(settings)
-    with claimed(settings.runs):
+    with claimed(settings.runs, notify):
         trials = try_out(settings, plan, notify)
     runs = _runs(settings, plan, trials)
     jobs = jobs_of(settings, plan)
