@@ -39,11 +39,11 @@ def test_the_first_low_measurement_is_amber_and_the_second_in_a_row_red(
 ) -> None:
     for amber in (verdict(SOUND, low), verdict(low, SOUND, low)):
         assert amber is not None
-        assert not amber.red
+        assert amber.level == "amber"
         assert seen in amber.sentence
     red = verdict(SOUND, low, low)
     assert red is not None
-    assert red.red
+    assert red.level == "red"
     assert "2 measurements in a row" in red.sentence
 
 
@@ -51,7 +51,7 @@ def test_what_was_measured_before_the_warm_up_is_over_does_not_count() -> None:
     assert verdict(FLAT, first=9) is None
     later = verdict(FLAT, FLAT, first=9)
     assert later is not None
-    assert not later.red
+    assert later.level == "amber"
 
 
 @pytest.mark.parametrize(

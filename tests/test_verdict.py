@@ -3,9 +3,11 @@ from typing import Any
 
 import pytest
 
-from crosscontext.verdict import RANK_FLOORS, SPREAD_FLOORS, Check, Contest, Evidence, Verdict, judge
+from crosscontext.collapse import CollapseSettings
+from crosscontext.floors import RANK, SPREAD
+from crosscontext.verdict import Check, Contest, Evidence, Verdict, judge
 
-BETTER = Contest("right", 0.6, 0.4, 0.15, 0.25)
+BETTER = Contest("right", True, 0.6, 0.4, 0.15, 0.25)
 
 
 def verdict(**changes: Any) -> Verdict:
@@ -13,6 +15,7 @@ def verdict(**changes: Any) -> Verdict:
     usual: dict[str, Any] = {
         "step": 100,
         "total_steps": 100,
+        "images_seen": 1000,
         "spread": 0.6,
         "rankme": 40.0,
         "largest_rank": 100,
@@ -36,13 +39,13 @@ def test_a_good_run_is_green_and_its_next_action_is_to_use_it() -> None:
 
 @pytest.mark.parametrize(
     ("spread", "level"),
-    [(0.0, "red"), (math.nan, "red"), (SPREAD_FLOORS[1], "amber"), (SPREAD_FLOORS[0], "green")],
+    [(0.0, "red"), (math.nan, "red"), (SPREAD.red, "amber"), (SPREAD.amber, "green")],
 )
 def test_collapse_shows_in_the_spread(spread: float, level: str) -> None:
     assert check(verdict(spread=spread), "Spread").level == verdict(spread=spread).level == level
 
 
-@pytest.mark.parametrize(("share", "level"), [(0.01, "red"), (RANK_FLOORS[1], "amber"), (0.3, "green")])
+@pytest.mark.parametrize(("share", "level"), [(0.01, "red"), (RANK.red, "amber"), (0.3, "green")])
 def test_dimensions_are_judged_by_the_share_that_is_in_use(share: float, level: str) -> None:
     for largest in (10, 2048):
         assert verdict(rankme=share * largest, largest_rank=largest).level == level
@@ -51,15 +54,50 @@ def test_dimensions_are_judged_by_the_share_that_is_in_use(share: float, level: 
 @pytest.mark.parametrize(
     ("contest", "level"),
     [
-        (Contest("right", 0.4, 0.4, -0.1, 0.1), "red"),
-        (Contest("right", 0.5, 0.4, -0.01, 0.2), "amber"),
-        (Contest("right", 0.5, 0.4, 0.01, 0.2), "green"),
+        (Contest("right", True, 0.4, 0.4, -0.1, 0.1), "red"),
+        (Contest("right", True, 0.5, 0.4, -0.01, 0.2), "amber"),
+        (Contest("right", True, 0.5, 0.4, 0.01, 0.2), "green"),
     ],
 )
 def test_an_encoder_must_beat_its_untrained_twin_beyond_chance(contest: Contest, level: str) -> None:
     found = verdict(contests=[contest, BETTER])
     assert found.level == level
     assert "untrained twin 40.0%" in check(found, "Untrained twin").found
+
+
+@pytest.mark.parametrize(
+    ("low", "images_seen", "level"),
+    [
+        (0.05, 3_000, "amber"),  # as after 24 steps on 250 photographs
+        (0.5, 3_000, "amber"),
+        (0.05, 1_000_000, "amber"),
+        (0.5, None, "amber"),
+        (0.2, 100_000, "green"),
+    ],
+)
+def test_without_labels_only_a_large_lead_after_long_training_is_green(
+    low: float, images_seen: int | None, level: str
+) -> None:
+    copies = Contest("copies found", False, 0.9, 0.1, low, 0.85)
+    found = verdict(contests=[copies], images_seen=images_seen)
+    assert found.level == level
+    assert "crosscontext evaluate" in found.action
+    assert "labels" in check(found, "Untrained twin").found
+    assert verdict(contests=[BETTER, copies], images_seen=images_seen).level == "green"
+
+
+def test_what_is_lost_without_labels_is_as_bad_as_with_them() -> None:
+    worse = Contest("copies found", False, 0.1, 0.1, -0.1, 0.1)
+    assert verdict(contests=[worse]).level == "red"
+
+
+@pytest.mark.parametrize("measure", ["spread", "rank"])
+def test_what_would_end_a_run_is_red_on_its_page_and_nothing_else(measure: str) -> None:
+    floor = getattr(CollapseSettings(), measure)
+    name = {"spread": "spread", "rank": "rankme"}[measure]
+    scale = {"spread": 1, "rank": 100}[measure]  # of largest_rank
+    assert verdict(**{name: 0.99 * floor * scale}).level == "red"
+    assert verdict(**{name: 1.01 * floor * scale}).level == "amber"
 
 
 def test_what_was_not_compared_is_not_called_good() -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from crosscontext.errors import CollapseError
+from crosscontext.floors import RANK, SPREAD, Level
 from crosscontext.schedules import Duration, Plan
 from crosscontext.settings import Settings
 
@@ -21,11 +22,11 @@ _SHARP, _FLAT = 0.02, 0.98  # of ln K
 class CollapseSettings(Settings):
     """When a run counts as collapsed; the floors are a quarter of the least seen in 120 sound runs."""
 
-    rank: float = Field(0.03, ge=0, lt=1)
+    rank: float = Field(RANK.red, ge=0, lt=1)
     """Floor of RankMe (health/rankme_share), as a share of the largest value there is: the width of the
     features, or the number of images that the monitor looks at if that is less. 0: none."""
 
-    spread: float = Field(0.07, ge=0, lt=1)
+    spread: float = Field(SPREAD.red, ge=0, lt=1)
     """Floor of the spread of the features (health/feature_std). 0: none."""
 
     after: Duration = "10%"
@@ -38,8 +39,8 @@ class CollapseSettings(Settings):
 class Verdict(NamedTuple):
     """What a measurement says, with those before it."""
 
-    red: bool
-    """Amber otherwise."""
+    level: Level
+    """Red: the run is to end. Amber: so it will be if it goes on like this."""
 
     sentence: str
     """What is seen, its likely cause, what to do next."""
@@ -77,7 +78,7 @@ class Judge:
         verdict = verdict_on(self._measured, self._settings, self._plan)
         if verdict is None:
             return None
-        if verdict.red:
+        if verdict.level == "red":
             return CollapseError(f"Collapsed at step {step} (red): {verdict.sentence}")
         self._say(f"Close to a collapse at step {step} (amber): {verdict.sentence}")
         return None
@@ -112,7 +113,7 @@ def verdict_on(measured: Sequence[Scalars], settings: CollapseSettings, plan: Pl
             "the features lie in few directions"
         )
     counted = f"{low} measurement{'s' if low > 1 else ''} in a row; {settings.patience} end the run"
-    return Verdict(low >= settings.patience, f"{seen} ({counted}). {_cause(last)}")
+    return Verdict("red" if low >= settings.patience else "amber", f"{seen} ({counted}). {_cause(last)}")
 
 
 def _cause(scalars: Scalars) -> str:

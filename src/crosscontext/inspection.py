@@ -145,12 +145,12 @@ def look_at(
         _finds(extract(model, copies, batch_size, workers).values, gallery)
         for model, gallery in ((encoder, values), (twin, of_twin))
     )
-    contests = [_contest("Distorted copies that find their original", finds, twin_finds, seed)]
+    contests = [_contest("Distorted copies that find their original", False, finds, twin_finds, seed)]
     contradicted: tuple[Surprise, ...] = ()
     if features.classes is not None:
         right, twin_right = (_right(rows, features.classes) for rows in (values, of_twin))
         what = f"Images whose class the {min(_VOTERS, len(values) - 1)} nearest of {len(values)} name"
-        contests.insert(0, _contest(what, right, twin_right, seed))
+        contests.insert(0, _contest(what, True, right, twin_right, seed))
     after, before, by_hypercolumn = (_others(rows, NEIGHBOURS) for rows in (values, of_twin, stacked))
     if features.classes is not None:
         contradicted = _contradicted(after, features.classes, images.class_names)
@@ -189,9 +189,11 @@ def _right(rows: Float[Tensor, "N D"], classes: Int64[Tensor, " N"]) -> Float[Te
     return (vote(_others(rows, k), classes, (k,), _TEMPERATURE)[k] == classes).double()
 
 
-def _contest(what: str, ours: Float[Tensor, " N"], twins: Float[Tensor, " N"], seed: int) -> Contest:
+def _contest(
+    what: str, labelled: bool, ours: Float[Tensor, " N"], twins: Float[Tensor, " N"], seed: int
+) -> Contest:
     low, high = interval(resample(Mean(ours - twins), seed))
-    return Contest(what, float(ours.mean()), float(twins.mean()), low, high)
+    return Contest(what, labelled, float(ours.mean()), float(twins.mean()), low, high)
 
 
 def _lonely(after: Neighbours) -> tuple[Surprise, ...]:

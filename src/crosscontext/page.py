@@ -113,6 +113,7 @@ def report(settings: ReportSettings, notify: Callable[[str], None] = lambda _: N
         Evidence(
             step=int(metrics[-1]["step"]) if metrics else encoder.card.step,
             total_steps=None if saved is None else saved.steps,
+            images_seen=int(metrics[-1]["images"]) if metrics else None,
             spread=found.spread if found else last_of(metrics, "health/feature_std"),
             rankme=found.rankme if found else last_of(metrics, "health/rankme"),
             largest_rank=found.largest_rank if found else monitored,

@@ -138,7 +138,7 @@ def contests_of(scores: Sequence[Score]) -> list[Contest]:
                 gap = difference({None: ours}, {None: twin})
                 if gap.low is not None and gap.high is not None:
                     what = f"{ours.n} test images, right by {'k-NN' if task == 'knn' else 'a linear probe'}"
-                    found.append(Contest(what, ours.value, twin.value, gap.low, gap.high))
+                    found.append(Contest(what, True, ours.value, twin.value, gap.low, gap.high))
     return found
 
 

@@ -1,5 +1,6 @@
 """The folder of one run: where each file lies, who may write there, and how nothing is ever half written."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
