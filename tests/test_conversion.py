@@ -236,6 +236,16 @@ def test_what_is_left_out_is_said_with_its_number_of_tensors(tmp_path: Path) -> 
     assert "left out: head (4), key twin" in str(done)
 
 
+def test_one_wide_tensor_does_not_make_a_huge_network(tmp_path: Path) -> None:
+    weights = weights_of(SMALL)
+    wide = weights | {"conv1.weight": torch.zeros(6400, 3, 3, 3)}  # of a network of 200 GB
+    with pytest.raises(CheckpointError, match="those of another architecture"):
+        convert(saved(tmp_path, wide))
+    shown_often = weights | {"conv1.weight": torch.zeros(1).expand(10**9, 3, 3, 3)}
+    with pytest.raises(CheckpointError, match=r"holds 4 bytes for conv1.weight, .* Save contiguous tensors"):
+        convert(saved(tmp_path, shown_often))
+
+
 def test_a_tensor_that_nobody_knows_is_refused_by_name(tmp_path: Path) -> None:
     weights = {**weights_of(SMALL), "adapter.weight": torch.zeros(2)}
     settings = saved(tmp_path, weights)

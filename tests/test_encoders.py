@@ -1,3 +1,4 @@
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,29 @@ def test_a_card_that_does_not_fit_the_weights_is_refused_with_their_names(tmp_pa
     save_with_card(tmp_path / "encoder.safetensors", other.model_dump_json())
     with pytest.raises(CheckpointError, match=r"missing: layer1\.1\.bn1\.bias"):
         load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ResNetSettings(depth=10, width=1e4, stem="small"),
+        ResNetSettings(depth=10, width=1e300, stem="small"),
+        TimmSettings(model="vit_tiny_patch16_224", image_size=160_000),
+        TimmSettings(model="vit_7b_patch16_dinov3", image_size=224),
+    ],
+    ids=["wide", "beyond numbers", "large pictures", "large"],
+)
+def test_a_card_that_asks_for_a_huge_network_is_refused_before_it_is_built(
+    tmp_path: Path, asked: BackboneSettings
+) -> None:
+    card = encoder_with().card.model_copy(update={"backbone": asked})
+    save_with_card(tmp_path / "encoder.safetensors", card.model_dump_json())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"those of another architecture|there can be no such network"):
+        load_encoder(tmp_path)
+    assert (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+    )  # kB; it would be 28 GB and more
 
 
 def test_a_card_of_another_format_is_refused(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from crosscontext.architectures import infer_backbone
 from crosscontext.backbones import BackboneSettings, ResNetSettings, TimmSettings, described
-from crosscontext.encoders import Encoder, Preprocessing, encoder_of, save_encoder
+from crosscontext.encoders import Encoder, Preprocessing, build_to_fit, encoder_of, save_encoder
 from crosscontext.errors import CheckpointError, RunFolderError, SettingsError
 from crosscontext.layouts import Layout, Split, plain_name, recognise, split
 from crosscontext.namings import as_in_timm
 from crosscontext.settings import AbsolutePath, Settings
-from crosscontext.weights import load_exactly, read_every_tensor
+from crosscontext.weights import load_exactly, read_every_tensor, shapes_of
 
 _LARGE, _SMALL = 224, 32
 _LISTED = 40
@@ -115,8 +115,9 @@ def convert(settings: ConvertSettings) -> Conversion:
         _check_unseen(backbone, layout, weights)
     size = _image_size(settings, backbone)
     backbone = backbone.resolve(size).model_copy(update={"weights": None})
-    built = backbone.build()
-    load_exactly(built.model, weights, f"{settings.file} ({layout.name}, {twin})")
+    source = f"{settings.file} ({layout.name}, {twin})"
+    built = build_to_fit(backbone, shapes_of(weights), source)
+    load_exactly(built.model, weights, source)
     encoder = encoder_of(built, backbone, _preprocessing(settings, layout, backbone, size), step=0).eval()
     encoder.card = encoder.card.model_copy(
         update={"made_by": f"{encoder.card.made_by} from {settings.file.name} ({layout.name}, {twin})"}

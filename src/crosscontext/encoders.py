@@ -4,6 +4,7 @@ pretrain → **encoders** → features, export
 """
 
 import hashlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal
@@ -22,7 +23,7 @@ from crosscontext.errors import CheckpointError
 from crosscontext.run_folder import RunFolder, write_atomically
 from crosscontext.settings import Settings
 from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD
-from crosscontext.weights import load_exactly, read_weights
+from crosscontext.weights import Shape, cause_of, load_exactly, read_shapes, read_weights, refuse_misfit
 
 FORMAT_VERSION: Final = 1
 _METADATA_KEY = "crosscontext"
@@ -156,14 +157,41 @@ def load_encoder(path: Path | str) -> Encoder:
         path: of a run folder, or of an encoder file.
 
     Raises:
-        CheckpointError: there is none, the file is damaged, or it was written by something else.
+        CheckpointError: there is none, the file is damaged, it was written by something else, or its card
+            asks for another network than its weights are of.
     """
     path = Path(path)
     file = RunFolder(path).encoder if path.is_dir() else path
     card = read_card(file)
-    encoder = Encoder(card.backbone.build(), card)
+    encoder = Encoder(build_to_fit(card.backbone, read_shapes(file), str(file)), card)
     load_exactly(encoder.backbone.model, read_weights(file), str(file))
     return encoder.eval()
+
+
+def build_to_fit(settings: BackboneSettings, shapes: Mapping[str, Shape], source: str) -> Backbone:
+    """Build the network that weights are of; no more memory is taken than they take themselves.
+
+    Settings that come out of a file may ask for a network of any size. So it is built without memory first,
+    on PyTorch's device meta, and compared.
+
+    Args:
+        settings: resolved, without weights.
+        shapes: of the weights, by name.
+        source: where they come from, for the message.
+
+    Raises:
+        CheckpointError: the network has other tensors, or cannot be.
+    """
+    try:
+        with torch.device("meta"):
+            sketch = settings.build()
+    except (ArithmeticError, AssertionError, RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"The weights of {source} are said to be of {settings.model_dump(exclude_none=True)}, and there "
+            f"can be no such network: {cause_of(error)}. Give a file that crosscontext has written."
+        ) from error
+    refuse_misfit(sketch.model, shapes, source)
+    return settings.build()
 
 
 def read_card(file: Path) -> EncoderCard:

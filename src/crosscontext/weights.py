@@ -8,6 +8,7 @@ from pickle import UnpicklingError
 from typing import Any, TypeGuard
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -15,6 +16,8 @@ from crosscontext.errors import CheckpointError
 
 DAMAGES = (Exception,)  # of many kinds: a fuzzer meets a dozen
 """What the readers of PyTorch and of safetensors raise for files that are damaged or something else."""
+
+Shape = tuple[int, ...] | None
 
 _NAMED_AT_MOST = 8
 
@@ -52,6 +55,13 @@ def read_every_tensor(path: Path) -> dict[str, Tensor]:
         ) from error
     if not tensors:
         raise CheckpointError(f"{path} holds no named tensors. Give a file with the state dict of a network.")
+    for name, tensor in tensors.items():
+        if tensor.nbytes > tensor.untyped_storage().nbytes():  # as of expand: one number, shown many times
+            raise CheckpointError(
+                f"{path} holds {tensor.untyped_storage().nbytes()} bytes for {name}, whose shape "
+                f"{tuple(tensor.shape)} takes {tensor.nbytes}: in memory it would be larger than its file. "
+                "Save contiguous tensors."
+            )
     return tensors
 
 
@@ -89,19 +99,52 @@ def load_exactly(module: nn.Module, weights: Mapping[str, Any], source: str) -> 
     Raises:
         CheckpointError: keys are missing or left over, or shapes differ; the message lists them.
     """
-    own = module.state_dict()
-    shapes = [
-        f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
-        for key in own.keys() & weights.keys()
-        if isinstance(own[key], Tensor) and own[key].shape != weights[key].shape
+    refuse_misfit(module, shapes_of(weights), source)
+    module.load_state_dict(dict(weights))
+
+
+def shapes_of(state: Mapping[str, Any]) -> dict[str, Shape]:
+    """Tell the shape of each tensor of a state dict; None of what is no tensor."""
+    return {key: tuple(value.shape) if isinstance(value, Tensor) else None for key, value in state.items()}
+
+
+def read_shapes(path: Path) -> dict[str, Shape]:
+    """Read the shapes of the tensors in a ``.safetensors`` file; of the tensors themselves, nothing is read.
+
+    Raises:
+        CheckpointError: the file is damaged. A whole one is as large as its shapes say.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except DAMAGES as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {cause_of(error)}") from error
+
+
+def refuse_misfit(module: nn.Module, shapes: Mapping[str, Shape], source: str) -> None:
+    """Make sure that weights of some shapes fit into a module, which may be on the device meta.
+
+    Args:
+        module: of which each key must be among them, with its shape.
+        shapes: by key; None fits everywhere.
+        source: where the weights come from, for the message.
+
+    Raises:
+        CheckpointError: keys are missing or left over, or shapes differ; the message lists them.
+    """
+    own = shapes_of(module.state_dict())
+    differing = [
+        f"{key} {shapes[key]} instead of {own[key]}"
+        for key in own.keys() & shapes.keys()
+        if own[key] is not None and shapes[key] is not None and own[key] != shapes[key]
     ]
     problems = [
         f"{what}: {', '.join(sorted(found)[:_NAMED_AT_MOST])}"
         + (f" and {len(found) - _NAMED_AT_MOST} more" if len(found) > _NAMED_AT_MOST else "")
         for what, found in (
-            ("missing", own.keys() - weights.keys()),
-            ("left over", weights.keys() - own.keys()),
-            ("other shape", shapes),
+            ("missing", own.keys() - shapes.keys()),
+            ("left over", shapes.keys() - own.keys()),
+            ("other shape", differing),
         )
         if found
     ]
@@ -110,7 +153,6 @@ def load_exactly(module: nn.Module, weights: Mapping[str, Any], source: str) -> 
             f"The weights of {source} are those of another architecture; {'; '.join(problems)}. "
             "Choose the backbone and method settings that they were made with."
         )
-    module.load_state_dict(dict(weights))
 
 
 def _read(path: Path) -> object:
