@@ -3,6 +3,7 @@
 import sys
 
 import torch
+from torch.utils.data import DataLoader, RandomSampler
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -14,38 +15,26 @@ from crosscontext.relations import relate
 from crosscontext.teacher import Teacher
 
 folder, steps = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 100
-to_tensor = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-weak = v2.Compose([v2.RandomResizedCrop(32, (0.2, 1)), v2.RandomHorizontalFlip(), *to_tensor])
-strong = v2.Compose([v2.RandomResizedCrop(32, (0.2, 1)), v2.ColorJitter(0.4, 0.4, 0.4, 0.1), *to_tensor])
+weak = v2.Compose([v2.RandomResizedCrop(32, (0.2, 1)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+strong = v2.Compose([v2.ColorJitter(0.4, 0.4, 0.4, 0.1), v2.RandomHorizontalFlip(), weak])
 images = ImageFolder(folder, transform=lambda picture: (weak(picture), strong(picture)))
-batches = torch.utils.data.DataLoader(images, batch_size=32, shuffle=True, drop_last=True)
+batches = DataLoader(images, batch_size=32, sampler=RandomSampler(images, num_samples=32 * steps))
 
 backbone = ResNetSettings(depth=10, width=0.25, stem="small").build()  # or any network with stage maps
-student = ContextSettings().build(backbone, {"global", "hyper"})  # images → unit vectors by context
-teacher = Teacher(student, momentum=0.99)
-memory = Memory(num_slots=1024, widths={"global": 128, "hyper": 128})
+student = ContextSettings().build(backbone)  # images → unit vectors, one a context: global and hyper
+teacher, memory = Teacher(student, momentum=0.99), Memory(1024, widths={"global": 128, "hyper": 128})
 optimizer = torch.optim.SGD(student.parameters(), lr=0.03, momentum=0.9, weight_decay=5e-4)
-pairs = (("global", "hyper", 0.04, 0.08), ("hyper", "global", 0.08, 0.10))  # teacher, student, temperatures
 
-step = 0
-while step < steps:
-    for (weak_views, strong_views), _ in batches:
-        keys, queries = teacher(weak_views), student(strong_views)
-        loss = torch.zeros(())
-        for source, target, teacher_temperature, student_temperature in pairs:
-            slots = memory.slots(target)
-            relation = relate(keys[source], memory.slots(source), slots, teacher_temperature)
-            own = keys[target]  # the image itself as one more slot: it teaches from the first step on
-            loss = loss + relation_cross_entropy(
-                relation, queries[target], slots, student_temperature, own, 0.5
-            )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        memory.push(keys)
-        teacher.follow(student)
-        step += 1
-        print(f"step {step}  loss {loss.item():.3f}")
-        if step == steps:
-            break
+for step, ((weak_views, strong_views), _) in enumerate(batches, start=1):
+    keys, queries, loss = teacher(weak_views), student(strong_views), torch.zeros(())
+    for guide, learner in (("global", "hyper"), ("hyper", "global")):
+        slots = memory.slots(learner)
+        relation = relate(keys[guide], memory.slots(guide), slots, temperature=0.04)
+        loss += relation_cross_entropy(relation, queries[learner], slots, 0.1, keys[learner], own_share=0.5)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    memory.push(keys)
+    teacher.follow(student)
+    print(f"step {step}  loss {loss.item():.3f}")
 torch.save(backbone.model.state_dict(), "backbone.pt")  # the key names of timm and torchvision

@@ -12,6 +12,10 @@ from PIL import Image
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+def test_a_loop_of_ones_own_takes_forty_lines() -> None:
+    assert len((EXAMPLES / "own_loop.py").read_text().splitlines()) <= 40
+
+
 @pytest.mark.slow
 def test_the_parts_serve_in_a_loop_of_ones_own(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

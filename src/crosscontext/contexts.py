@@ -38,7 +38,9 @@ class ContextSettings(Settings):
     hyper_stages: tuple[int, ...] = (-2, -1)
     """Stages stacked into the hypercolumn, counted as in a Python list: -1 is the last one."""
 
-    def build(self, backbone: Backbone, names: Collection[ContextName]) -> "ContextNetwork":
+    def build(
+        self, backbone: Backbone, names: Collection[ContextName] = ("global", "hyper")
+    ) -> "ContextNetwork":
         """Put a head for each named context on top of a backbone.
 
         Raises:
