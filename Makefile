@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 # OPTIONS="--steps 60" makes a short demo
 
-.PHONY: bench demo test test-fast check format fuzz audit clean
+.PHONY: bench demo docs test test-fast check format fuzz audit clean
 
 demo: $(VENV)/installed
 	$(BIN)/crosscontext pretrain demo --out $(DEMO) --overwrite $(OPTIONS)
@@ -18,6 +18,10 @@ test: check
 
 test-fast: $(VENV)/installed
 	$(BIN)/python -m pytest -m "not slow"
+
+# The pages of docs/, into site/; any warning is an error.
+docs: $(VENV)/installed
+	$(BIN)/zensical build --strict
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m bench --short
@@ -43,7 +47,7 @@ audit:
 	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit runs .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-audit runs site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

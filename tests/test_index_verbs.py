@@ -65,7 +65,7 @@ def test_the_other_verbs_print_text_json_and_pages(place: Path, capsys: pytest.C
 def test_an_index_is_read_as_the_documentation_says(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "INDEX.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[1] / "docs" / "image-index.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     monkeypatch.chdir(place)
     exec(code, {})

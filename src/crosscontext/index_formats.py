@@ -1,7 +1,7 @@
 """How the vectors of an index lie in files: images, vectors ↔ **index formats** ↔ a folder.
 
-All of them can be read without this library; docs/INDEX.md shows how. To add one: a class with `write` and
-`read`, and its name in `Format` and `FORMATS`.
+All of them can be read without this library; docs/image-index.md shows how. To add one: a class with `write`
+and `read`, and its name in `Format` and `FORMATS`.
 """
 
 import json
