@@ -7,7 +7,7 @@ reader has (DIR, LABELLED_DIR, …) are made by `prepare`.
 Trainings are shortened, and the pages do not say so: `crosscontext pretrain` and `evaluate` resolve the
 page's own line with --print-config, so that every word of it must hold; then the same settings run as a
 recipe whose length, batch and network are small (`shortened`). A run that is extended is extended to eight
-steps.
+steps, and formats that have no tiny networks are given the run of a ResNet-18 instead.
 """
 
 import os
@@ -123,8 +123,8 @@ def prepare(place: Path) -> None:
         values = np.random.default_rng(number).integers(0, 4096, (40, 48), dtype=np.uint16)
         Image.fromarray(values).save(place / "SCANS_DIR" / f"{number:02}.tif")
     (place / "my.yaml").write_text("data: DIR\nout: runs/my\nepochs: 100\n")
-    study = "base: {data: DIR}\ncells: {a: {}, b: {method: moco}}\nvary: [method]\nseeds: [0]\n"
-    (place / "mine.yaml").write_text(f"{study}budget: {{steps: 4}}\n")
+    study = "base: {data: DIR}\ncells: {a: {}, b: {method: moco}}\nvary: [method]\nseeds: [0]\nbudget: {steps: 4}\n"
+    (place / "mine.yaml").write_text(f"{study}evaluate: [{{data: LABELLED_DIR, tasks: [knn]}}]\n")
     weights = {k: v for k, v in models.resnet18().state_dict().items() if not k.startswith("fc.")}
     torch.save(checkpoints_of_others.moco_v2(weights), place / "moco_v2.pth.tar")
     rows = "".join(f"{name}/{number:02}.jpg,{name}\n" for number, name in enumerate(("red", "blue") * 2))
@@ -196,6 +196,8 @@ def _command(line: str, place: Path, where: str) -> None:
     line = re.sub(r"(--resume --extend) --\w+ \d+", r"\1 --steps 8", line)
     arguments = shlex.split(line, comments=True)[1:]
     told = f"{where}: {line}"
+    if arguments[0] == "export" and {"timm", "torchvision", "hf", "detectron2"} & {*arguments}:
+        arguments[1] = "runs/resnet18"
     if (place / "src").is_dir():  # the page changes the package itself
         call: Callable[[Sequence[str], str], str] = lambda given, told: _bash(  # noqa: E731
             shlex.join([sys.executable, "-m", "crosscontext", *given]), place, told
