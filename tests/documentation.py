@@ -123,8 +123,10 @@ def prepare(place: Path) -> None:
         values = np.random.default_rng(number).integers(0, 4096, (40, 48), dtype=np.uint16)
         Image.fromarray(values).save(place / "SCANS_DIR" / f"{number:02}.tif")
     (place / "my.yaml").write_text("data: DIR\nout: runs/my\nepochs: 100\n")
-    study = "base: {data: DIR}\ncells: {a: {}, b: {method: moco}}\nvary: [method]\nseeds: [0]\nbudget: {steps: 4}\n"
-    (place / "mine.yaml").write_text(f"{study}evaluate: [{{data: LABELLED_DIR, tasks: [knn]}}]\n")
+    cells = "{a: {}, b: {method: moco}}\nvary: [method]\nseeds: [0]\nbudget: {steps: 4}"
+    tasks = "[{data: LABELLED_DIR, tasks: [knn]}]"
+    study = f"base: {{data: DIR}}\ncells: {cells}\nevaluate: {tasks}\n"
+    (place / "mine.yaml").write_text(study)
     weights = {k: v for k, v in models.resnet18().state_dict().items() if not k.startswith("fc.")}
     torch.save(checkpoints_of_others.moco_v2(weights), place / "moco_v2.pth.tar")
     rows = "".join(f"{name}/{number:02}.jpg,{name}\n" for number, name in enumerate(("red", "blue") * 2))

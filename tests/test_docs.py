@@ -103,12 +103,13 @@ def extensions() -> list[Block]:
 
 
 @pytest.mark.parametrize("block", extensions(), ids=lambda block: block.where)
-def test_an_extension_takes_no_more_than_ten_lines(block: Block) -> None:
+def test_an_extension_takes_no_more_than_ten_lines_besides_imports(block: Block) -> None:
     lines = block.text.splitlines()
     written = (
         [line[1:] for line in lines if re.match(r"\+(?!\+)", line)] if block.language == "diff" else lines
     )
-    assert 0 < len([line for line in written if line.strip()]) <= MOST_LINES
+    counted = [line for line in written if line.strip() and not re.match(r'import |from |"""', line)]
+    assert 0 < len(counted) <= MOST_LINES or all(line.startswith("from ") for line in written)
 
 
 @pytest.mark.parametrize(
