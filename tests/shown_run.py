@@ -48,4 +48,4 @@ def scored(run: RunFolder) -> None:
 def page_of(run: RunFolder, **changes: Any) -> str:
     """Write the page, and read it."""
     usual = {"run": run.path, "threads": 1, "workers": 1}
-    return report(ReportSettings.model_validate(usual | changes)).read_text(encoding="utf-8")
+    return report(ReportSettings.model_validate(usual | changes)).file.read_text(encoding="utf-8")

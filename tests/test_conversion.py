@@ -1,4 +1,5 @@
 import argparse
+import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable
@@ -77,9 +78,9 @@ def test_a_resnet_of_each_layout_is_found_with_all_its_values(
 ) -> None:
     weights = weights_of(backbone)
     done = convert(saved(tmp_path, build(weights)))
-    assert (done.layout, done.twin) == (layout, twin)
+    assert (done.record.layout, done.record.twin) == (layout, twin)
     assert done.encoder.backbone_settings == backbone
-    assert_same(crosscontext.load(done.out).backbone.model.state_dict(), weights)
+    assert_same(crosscontext.load(done.record.encoder).backbone.model.state_dict(), weights)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_a_transformer_of_each_layout_is_found_with_all_its_values(
 ) -> None:
     weights = weights_of(TINY)
     done = convert(saved(tmp_path, build(weights)))
-    assert done.layout == layout
+    assert done.record.layout == layout
     assert done.encoder.backbone_settings == TINY
     assert done.encoder.preprocessing.mean == (
         (0.5,) * 3 if layout == "Hugging Face" else (0.485, 0.456, 0.406)
@@ -223,7 +224,7 @@ def test_the_other_twin_is_taken_when_asked_for(tmp_path: Path) -> None:
     weights = weights_of(SMALL)
     settings = saved(tmp_path, others.moco(weights)).model_copy(update={"twin": "key"})
     done = convert(settings)
-    assert done.twin == "key"
+    assert done.record.twin == "key"
     assert_same(done.encoder.backbone.model.state_dict(), others.twin(weights))
     with pytest.raises(SettingsError, match=r"MoCo v1/v2 has no twin 'teacher'; it has query, key"):
         convert(settings.model_copy(update={"twin": "teacher", "overwrite": True}))
@@ -232,8 +233,13 @@ def test_the_other_twin_is_taken_when_asked_for(tmp_path: Path) -> None:
 def test_what_is_left_out_is_said_with_its_number_of_tensors(tmp_path: Path) -> None:
     done = convert(saved(tmp_path, others.moco(weights_of(SMALL))))
     num_tensors = len(weights_of(SMALL))
-    assert done.dropped == {"head": 4, "key twin": num_tensors, "queue": 2, "optimiser and schedule": 1}
-    assert "left out: head (4), key twin" in str(done)
+    assert done.record.dropped == {
+        "head": 4,
+        "key twin": num_tensors,
+        "queue": 2,
+        "optimiser and schedule": 1,
+    }
+    assert "left out: head (4), key twin" in str(done.record)
 
 
 def test_one_wide_tensor_does_not_make_a_huge_network(tmp_path: Path) -> None:
@@ -298,7 +304,7 @@ def test_a_file_that_needs_unpickling_is_refused_with_the_remedy(tmp_path: Path,
 
 def test_options_of_a_training_are_no_code(tmp_path: Path) -> None:
     content = {"state_dict": weights_of(SMALL), "args": argparse.Namespace(lr=0.1)}
-    assert convert(saved(tmp_path, content)).layout == "timm/torchvision"
+    assert convert(saved(tmp_path, content)).record.layout == "timm/torchvision"
 
 
 @pytest.mark.parametrize("kept", [0, 100, -1])
@@ -350,6 +356,13 @@ def test_the_command_writes_what_can_be_loaded(tmp_path: Path, capsys: pytest.Ca
     out = tmp_path / "new" / "e.safetensors"
     assert main(["convert", str(tmp_path / "given.safetensors"), "--out", str(out)]) == 0
     assert f"encoder: {out}" in capsys.readouterr().out
+    assert (
+        main(["convert", str(tmp_path / "given.safetensors"), "--out", str(out), "--overwrite", "--json"])
+        == 0
+    )
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["encoder"], printed["layout"], printed["dropped"]) == (str(out), "timm/torchvision", {})
+    assert printed["backbone"] == SMALL.model_dump(mode="json")
     made = crosscontext.load(out)
     assert made.card.made_by.endswith("from given.safetensors (timm/torchvision, network)")
     assert_same(made.backbone.model.state_dict(), weights)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from conftest import paint
+from crosscontext.cli import main
 from crosscontext.errors import CheckpointError
+from crosscontext.floors import LEVELS
 from crosscontext.page import ReportSettings, auto_images, report
 from crosscontext.run_folder import RunFolder
 from crosscontext.tracking import Silence
@@ -129,7 +131,7 @@ def test_the_same_run_gives_the_same_page_and_another_seed_another(
 def test_without_its_images_a_run_has_a_page_with_a_remark(run: RunFolder, tmp_path: Path) -> None:
     told: list[str] = []
     settings = {"run": run.path, "data": tmp_path / "moved", "out": tmp_path / "page.html", "threads": 1}
-    html = report(ReportSettings.model_validate(settings), told.append).read_text()
+    html = report(ReportSettings.model_validate(settings), told.append).file.read_text()
     assert [attributes["id"] for attributes in Tags(html).all("section")] == PARTS[:3]
     (remark,) = told
     assert "does not exist" in remark
@@ -171,6 +173,22 @@ def test_scores_of_other_weights_are_left_out(copied: RunFolder) -> None:
     text = Tags(page_of(copied)).text
     assert "scores of other weights than these are left out" in text
     assert "test images, right by k-NN" not in text
+
+
+def test_the_command_tells_the_verdict_also_as_json(
+    copied: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["report", str(copied.path), "--threads", "1", "--images", "20"]
+    assert main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["file"] == str(copied.report)
+    assert printed["verdict"] in LEVELS
+    assert {check["name"]: check["level"] for check in printed["checks"]}["Length"] == "green"
+    assert printed["action"] in Tags(copied.report.read_text()).text
+    assert main(command) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"verdict: {printed['verdict']}. {printed['headline']} Next: {printed['action']}"
+    assert second == f"report: {copied.report}"
 
 
 def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:

@@ -60,11 +60,11 @@ class ConvertSettings(Settings):
     """Of the colours, in [0, 1]; by default as for the mean."""
 
 
-class Conversion(NamedTuple):
+class Converted(Settings):
     """What was done."""
 
-    out: Path
-    """The encoder that was written; `crosscontext.load` reads it."""
+    encoder: Path
+    """File that was written; `crosscontext.load` reads it."""
 
     layout: str
     """Library or method whose layout it was."""
@@ -75,19 +75,30 @@ class Conversion(NamedTuple):
     dropped: dict[str, int]
     """What was left out → number of tensors."""
 
-    encoder: Encoder
+    backbone: BackboneSettings
+    """What the weights are of."""
+
+    preprocessing: Preprocessing
+    """Of the pictures."""
 
     def __str__(self) -> str:
         """Say it in a few lines."""
         dropped = ", ".join(f"{word} ({number})" for word, number in self.dropped.items()) or "nothing"
-        seen = self.encoder.preprocessing
+        seen = self.preprocessing
         return (
             f"layout: {self.layout}, {self.twin}\n"
-            f"backbone: {described(self.encoder.backbone_settings)}\n"
+            f"backbone: {described(self.backbone)}\n"
             f"left out: {dropped}\n"
             f"pictures: {seen.image_size} px, crop {seen.crop_fraction:g}, mean {seen.mean}, std {seen.std}\n"
-            f"encoder: {self.out}"
+            f"encoder: {self.encoder}"
         )
+
+
+class Conversion(NamedTuple):
+    """An encoder, and where it came from."""
+
+    encoder: Encoder
+    record: Converted
 
 
 def convert(settings: ConvertSettings) -> Conversion:
@@ -129,7 +140,15 @@ def convert(settings: ConvertSettings) -> Conversion:
             f"{out.parent} cannot be made: {error.strerror}. Choose another --out."
         ) from error
     save_encoder(out, encoder)
-    return Conversion(out, layout.name, twin, found.dropped, encoder)
+    record = Converted(
+        encoder=out,
+        layout=layout.name,
+        twin=twin,
+        dropped=found.dropped,
+        backbone=backbone,
+        preprocessing=encoder.preprocessing,
+    )
+    return Conversion(encoder, record)
 
 
 def _check_output(out: Path, *, overwrite: bool) -> None:

@@ -15,6 +15,7 @@ from pydantic import Field
 from crosscontext.datasets import Dataset, DatasetSettings
 from crosscontext.encoders import Encoder, load_encoder
 from crosscontext.errors import CrossContextError, SettingsError
+from crosscontext.floors import Level
 from crosscontext.inspection import FEWEST_IMAGES, look_at
 from crosscontext.layers import Layer, resolve
 from crosscontext.machine import Device, choose_device, keep_memory
@@ -64,7 +65,26 @@ class ReportSettings(Settings):
     """Threads that decode images; 0 counts as 1."""
 
 
-def report(settings: ReportSettings, notify: Callable[[str], None] = lambda _: None) -> Path:
+class Report(Settings):
+    """What stands at the top of a page."""
+
+    file: Path
+    """The page."""
+
+    verdict: Level
+    headline: str
+    action: str
+    """What to do next."""
+
+    checks: tuple[dict[str, str], ...]
+    """The rules one by one: name, level, found, action."""
+
+    def __str__(self) -> str:
+        """Say it in two lines."""
+        return f"verdict: {self.verdict}. {self.headline} Next: {self.action}\nreport: {self.file}"
+
+
+def report(settings: ReportSettings, notify: Callable[[str], None] = lambda _: None) -> Report:
     """Write the page of a run.
 
     Without the images there is a page without pictures, and a remark on it.
@@ -72,9 +92,6 @@ def report(settings: ReportSettings, notify: Callable[[str], None] = lambda _: N
     Args:
         settings: see there.
         notify: is told in one line each what is being done, and what is missing.
-
-    Returns:
-        The file written.
 
     Raises:
         CheckpointError: there is no encoder, or it cannot be read.
@@ -138,7 +155,13 @@ def report(settings: ReportSettings, notify: Callable[[str], None] = lambda _: N
         ),
     )
     write_atomically(out, lambda file: file.write(html.encode()))
-    return out
+    return Report(
+        file=out,
+        verdict=verdict.level,
+        headline=verdict.headline,
+        action=verdict.action,
+        checks=tuple(check._asdict() for check in verdict.checks),
+    )
 
 
 def report_at_the_end(folder: RunFolder, device: Device, workers: int, say: Callable[[str], None]) -> None:

@@ -14,31 +14,28 @@ from crosscontext.tracking import tell
 
 def pretrain(arguments: Sequence[str]) -> None:
     """Train a backbone on images without labels."""
-    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.commandline import Verb
     from crosscontext.distributed import is_first
     from crosscontext.launching import is_launch_due
-    from crosscontext.layers import resolve
     from crosscontext.pretraining import PretrainSettings
     from crosscontext.pretraining import pretrain as run
-    from crosscontext.recipes import recipe_layers, recipes_known
+    from crosscontext.recipes import recipes_known
     from crosscontext.resuming import continued, restarted, saved_layer
+    from crosscontext.running import read
     from crosscontext.tracking import Silence, console_progress
 
     summary = f"{pretrain.__doc__}\n{recipes_known('pretrain')}"
     verb = Verb("crosscontext pretrain [RECIPE] [OPTIONS]", summary, PretrainSettings)
-    line = parse(arguments, verb)
-    _refuse(line.positionals[1:])
-    layers = (*recipe_layers("pretrain", line.positionals), *line.layers)
+    request = read(arguments, verb, recipes="pretrain")
     saved = None
-    if "help" not in line.flags:
-        layers = tuple(restarted(layers))
-        saved = saved_layer(layers)
+    if not request.is_for_help:
+        request = request._replace(layers=tuple(restarted(request.layers)))
+        saved = saved_layer(request.layers)
     if saved is not None:
-        layers = (saved, *layers)
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
+        request = request._replace(layers=(saved, *request.layers))
+    settings = request.settle(PretrainSettings)
+    if settings is None:
         return
-    settings = resolve(PretrainSettings, layers)
     if saved is not None:
         settings = continued(saved, settings, tell if is_first() else lambda _: None)
     speaks = is_first() and not is_launch_due(settings)  # of several processes one
@@ -54,29 +51,23 @@ def evaluate(arguments: Sequence[str]) -> None:
     """Score the encoder of a run beside references, e.g. raw pixels."""
     from rich.console import Console
 
-    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.commandline import Verb
     from crosscontext.evaluation import EvaluateSettings
     from crosscontext.evaluation import evaluate as run
-    from crosscontext.layers import COMMAND_LINE, Layer, resolve
-    from crosscontext.recipes import recipe_layers, recipes_known
+    from crosscontext.recipes import recipes_known
     from crosscontext.run_folder import RunFolder
+    from crosscontext.running import read
     from crosscontext.tables import score_table
 
     summary = f"{evaluate.__doc__}\nRUN: the folder that pretrain wrote.\n{recipes_known('evaluate')}"
     flags = {"json": "Print the scores as one JSON list, and nothing else."}
     verb = Verb("crosscontext evaluate RUN [RECIPE] [OPTIONS]", summary, EvaluateSettings, flags)
-    line = parse(arguments, verb)
-    _refuse(line.positionals[2:])
-    folder = [Layer(COMMAND_LINE, {"run": path}) for path in line.positionals[:1]]
-    layers = (*recipe_layers("evaluate", line.positionals[1:]), *folder, *line.layers)
-    if "help" not in line.flags and not any("run" in layer.values for layer in layers):
-        raise SettingsError("Missing RUN, the folder that pretrain wrote: crosscontext evaluate RUN.")
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
+    request = read(arguments, verb, ("run",), recipes="evaluate")
+    settings = request.settle(EvaluateSettings)
+    if settings is None:
         return
-    settings = resolve(EvaluateSettings, layers)
     scores = run(settings, tell)
-    if "json" in line.flags:
+    if "json" in request.flags:
         print(json.dumps([score.model_dump(mode="json") for score in scores]))
     else:
         Console().print(score_table(scores))
@@ -85,52 +76,35 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 def compare(arguments: Sequence[str]) -> None:
     """Put the scores of several runs side by side, with intervals."""
-    from crosscontext.commandline import Verb, answer, parse
+    from crosscontext.commandline import Verb
     from crosscontext.comparison import CompareSettings
     from crosscontext.comparison import compare as run
-    from crosscontext.layers import COMMAND_LINE, Layer, resolve
+    from crosscontext.running import read
     from crosscontext.tables import comparison_text
 
     summary = f"{compare.__doc__}\nRUN: folders that evaluate wrote scores into."
     verb = Verb("crosscontext compare RUN... [OPTIONS]", summary, CompareSettings)
-    line = parse(arguments, verb)
-    layers = line.layers
-    if line.positionals:
-        layers = (Layer(COMMAND_LINE, {"runs": line.positionals}), *layers)
-    elif "help" not in line.flags and not any("runs" in layer.values for layer in layers):
-        raise SettingsError("Missing RUN, the folders that evaluate wrote into: crosscontext compare RUN...")
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
-        return
-    settings = resolve(CompareSettings, layers)
-    print(comparison_text(run(settings, tell), settings.format))
+    if (settings := read(arguments, verb, ("runs",)).settle(CompareSettings)) is not None:
+        print(comparison_text(run(settings, tell), settings.format))
 
 
 def report(arguments: Sequence[str]) -> None:
     """Show a run on one page: verdict, scores, a map of its images."""
-    from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.layers import COMMAND_LINE, Layer, resolve
     from crosscontext.page import ReportSettings
     from crosscontext.page import report as run
+    from crosscontext.running import run_verb
 
     summary = f"{report.__doc__}\nRUN: the folder that pretrain wrote."
-    verb = Verb("crosscontext report RUN [OPTIONS]", summary, ReportSettings)
-    line = parse(arguments, verb)
-    _refuse(line.positionals[1:])
-    layers = (*(Layer(COMMAND_LINE, {"run": path}) for path in line.positionals), *line.layers)
-    if "help" not in line.flags and not any("run" in layer.values for layer in layers):
-        raise SettingsError("Missing RUN, the folder that pretrain wrote: crosscontext report RUN.")
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
-        return
-    print(f"report: {run(resolve(ReportSettings, layers), tell)}")
+    usage = "crosscontext report RUN [OPTIONS]"
+    run_verb(arguments, usage, summary, ReportSettings, ("run",), run, str)
 
 
 def study(arguments: Sequence[str]) -> None:
     """Run methods × settings × seeds under one budget; compare them."""
-    from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.layers import Layer, resolve
-    from crosscontext.recipes import find_recipe, recipe_layers, recipes_known
+    from crosscontext.commandline import Verb
+    from crosscontext.layers import COMMAND_LINE, Layer
+    from crosscontext.recipes import find_recipe, recipes_known
+    from crosscontext.running import read
     from crosscontext.studies import StudySettings, describe
     from crosscontext.studies import study as run
 
@@ -138,24 +112,22 @@ def study(arguments: Sequence[str]) -> None:
     summary = f"{study.__doc__}\n{known}\nThe same command again goes on where it stopped."
     flags = {"dry_run": "Try each cell for a few steps, say what would be done and how long it takes, stop."}
     verb = Verb("crosscontext study STUDY [OPTIONS]", summary, StudySettings, flags)
-    line = parse(arguments, verb)
-    _refuse(line.positionals[1:])
+    request = read(arguments, verb, recipes="study")
     for key in StudySettings.OF_THE_FILE:
-        if any(key in layer.values for layer in line.layers):
+        if any(key in layer.values for layer in request.layers if layer.origin == COMMAND_LINE):
             raise SettingsError(
                 f"--{key} stands in the study file alone, so that the file says what was compared."
             )
-    if not line.positionals and "help" not in line.flags:
+    if request.recipe is not None:
+        name = find_recipe("study", request.recipe).stem
+        places = Layer("its name", {"out": f"studies/{name}", "runs": f"runs/{name}"})
+        request = request._replace(layers=(places, *request.layers))
+    elif not request.is_for_help:
         raise SettingsError("Missing STUDY, a YAML file or a name: crosscontext study STUDY.")
-    layers = (*recipe_layers("study", line.positionals), *line.layers)
-    if line.positionals:
-        name = find_recipe("study", line.positionals[0]).stem
-        layers = (Layer("its name", {"out": f"studies/{name}", "runs": f"runs/{name}"}), *layers)
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
+    settings = request.settle(StudySettings)
+    if settings is None:
         return
-    settings = resolve(StudySettings, layers)
-    if "dry_run" in line.flags:
+    if "dry_run" in request.flags:
         print(describe(settings, tell))
         return
     run(settings, tell)
@@ -164,36 +136,27 @@ def study(arguments: Sequence[str]) -> None:
 
 def verify_resume(arguments: Sequence[str]) -> None:
     """Check, bit by bit, that a killed run goes on unharmed."""
-    from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.layers import resolve
-    from crosscontext.recipes import recipe_layers, recipes_known
+    from crosscontext.commandline import Verb
+    from crosscontext.recipes import recipes_known
+    from crosscontext.running import read
     from crosscontext.verification import VerifyResumeSettings
     from crosscontext.verification import verify_resume as run
 
     summary = f"{verify_resume.__doc__}\n{recipes_known('pretrain')}"
     verb = Verb("crosscontext verify-resume [RECIPE] [OPTIONS]", summary, VerifyResumeSettings)
-    line = parse(arguments, verb)
-    _refuse(line.positionals[1:])
-    layers = (*recipe_layers("pretrain", line.positionals), *line.layers)
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
-        return
-    print(run(resolve(VerifyResumeSettings, layers), tell))
+    if (settings := read(arguments, verb, recipes="pretrain").settle(VerifyResumeSettings)) is not None:
+        print(run(settings, tell))
 
 
 def views(arguments: Sequence[str]) -> None:
     """Draw a few images with their views."""
-    from crosscontext.commandline import Verb, answer, parse
-    from crosscontext.layers import resolve
+    from crosscontext.commandline import Verb
     from crosscontext.preview import PreviewSettings, preview
+    from crosscontext.running import read
 
     verb = Verb("crosscontext views --data DIR [OPTIONS]", str(views.__doc__), PreviewSettings)
-    line = parse(arguments, verb)
-    _refuse(line.positionals)
-    if (text := answer(verb, line.flags, line.layers)) is not None:
-        print(text)
-        return
-    print(f"views: {preview(resolve(PreviewSettings, line.layers))}")
+    if (settings := read(arguments, verb).settle(PreviewSettings)) is not None:
+        print(f"views: {preview(settings)}")
 
 
 def doctor(arguments: Sequence[str]) -> None:
@@ -214,24 +177,15 @@ def doctor(arguments: Sequence[str]) -> None:
 
 def convert(arguments: Sequence[str]) -> None:
     """Make an encoder of a checkpoint of another library."""
-    from crosscontext.commandline import Verb, answer, parse
     from crosscontext.conversion import ConvertSettings
     from crosscontext.conversion import convert as run
-    from crosscontext.layers import COMMAND_LINE, Layer, resolve
     from crosscontext.layouts import LAYOUTS
+    from crosscontext.running import run_verb
 
     known = ", ".join(layout.name for layout in LAYOUTS)
     summary = f"{convert.__doc__}\nFILE: .safetensors or PyTorch; nothing is unpickled. Known are {known}."
-    verb = Verb("crosscontext convert FILE [OPTIONS]", summary, ConvertSettings)
-    line = parse(arguments, verb)
-    _refuse(line.positionals[1:])
-    layers = (*(Layer(COMMAND_LINE, {"file": path}) for path in line.positionals), *line.layers)
-    if "help" not in line.flags and not any("file" in layer.values for layer in layers):
-        raise SettingsError("Missing FILE, the checkpoint to read: crosscontext convert FILE.")
-    if (text := answer(verb, line.flags, layers)) is not None:
-        print(text)
-        return
-    print(run(resolve(ConvertSettings, layers)))
+    usage = "crosscontext convert FILE [OPTIONS]"
+    run_verb(arguments, usage, summary, ConvertSettings, ("file",), lambda given, _: run(given).record, str)
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -287,8 +241,3 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "completion": completion,
 }
 """What the program can do, by the word that asks for it."""
-
-
-def _refuse(positionals: Sequence[str]) -> None:
-    if positionals:
-        raise SettingsError(f"Unexpected argument '{positionals[0]}'. Options begin with --; see --help.")
