@@ -41,6 +41,25 @@ def test_ten_steps_equal_five_and_a_resume_and_five_bitwise(
     assert straight.encoder.read_bytes() == halves.encoder.read_bytes()
 
 
+def test_an_encoder_that_a_kill_has_left_behind_its_checkpoint_catches_up(
+    image_folder: Path, tmp_path: Path
+) -> None:
+    run = settings(image_folder, tmp_path / "run")
+    with pytest.raises(StoppedEarlyError):
+        pretrain(run.model_copy(update={"stop_after": "5 steps"}))
+    early = RunFolder(run.out).encoder.read_bytes()
+    resumed = run.model_copy(update={"resume": True})
+    folder = pretrain(resumed)
+    done = folder.encoder.read_bytes()
+    assert done != early
+    folder.encoder.write_bytes(early)
+    pretrain(resumed)
+    assert folder.encoder.read_bytes() == done
+    folder.encoder.unlink()
+    pretrain(resumed)
+    assert folder.encoder.read_bytes() == done
+
+
 def test_training_with_labels_needs_labels(image_folder: Path, tmp_path: Path) -> None:
     unlabelled = image_folder / "red"
     with pytest.raises(SettingsError, match="have no classes"):

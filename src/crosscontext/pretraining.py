@@ -105,6 +105,8 @@ def prepare_and_train(
         step = load_checkpoint(folder, method, optimizer)
         if settings.extend and writes:
             extend(folder, settings, plan, step, progress.say)
+        if writes and step == plan.total_steps:  # killed between the last checkpoint and the encoder of it
+            save_encoder(folder.encoder, current_encoder(method, settings, step))
     else:
         step = 0
         if writes:
