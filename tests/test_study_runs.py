@@ -37,6 +37,9 @@ def test_a_run_goes_from_training_over_evaluation_to_its_end(tmp_path: Path) -> 
     assert "--resume" in command.arguments
     assert not is_trained(run)
 
+    run.folder.checkpoint.rename(run.folder.previous_checkpoint)
+    assert next_command(run) == command  # pretrain --resume takes that one
+
     train(run, resume=True)
     assert is_trained(run)
     command = next_command(run)
@@ -49,6 +52,13 @@ def test_a_run_goes_from_training_over_evaluation_to_its_end(tmp_path: Path) -> 
     assert next_command(run) is None
     assert is_finished(run)
     assert {found.model for found in read_scores(run)} == {"encoder", "random"}
+
+    scores = run.scores_of(run.evaluations[0])
+    content = scores.read_bytes()
+    scores.write_bytes(content[:100])  # as a crash may leave it
+    assert not is_finished(run)
+    assert next_command(run) == command
+    scores.write_bytes(content)
 
     _, (other, _) = small_runs(tmp_path, evaluate=OTHER)  # asks for scores that are not there
     assert is_trained(other)

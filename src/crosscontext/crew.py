@@ -17,9 +17,10 @@ from typing import IO, NamedTuple
 from crosscontext.errors import CrossContextError, InterruptedRunError, RunFolderError
 from crosscontext.interruption import Interruption
 from crosscontext.locking import Use, take
-from crosscontext.study_runs import Command, StudyRun, is_trained, next_command
+from crosscontext.study_runs import Command, StudyRun, is_trained, next_command, scores_in
 
 _SECONDS_BETWEEN_LOOKS = 0.1
+_BEGINS = "$ crosscontext "  # in the log, what a command said
 _STUDYING = Use(
     "a folder of runs", "Another study, or a process that one has left behind, is at work in", "--runs"
 )
@@ -76,6 +77,8 @@ def work(
             worker = _started(run, lock)
         except RunFolderError as error:
             fail(run, str(error))
+        except OSError as error:
+            fail(run, f"cannot be started: {error}")
         else:
             finished(run) if worker is None else workers.append(worker)
 
@@ -136,7 +139,7 @@ def _started(run: StudyRun, lock: int) -> _Worker | None:
     if command is None:
         return None
     with run.log.open("ab") as log:
-        log.write(f"$ crosscontext {shlex.join(command.arguments)}\n".encode())
+        log.write(f"{_BEGINS}{shlex.join(command.arguments)}\n".encode())
         log.flush()
         output = _unfinished(command.output).open("wb") if command.output else run.log.open("ab")
         process = subprocess.Popen(
@@ -159,14 +162,18 @@ def _cause_of_failure(worker: _Worker) -> str:
         ended = f"signal {-code}" if code < 0 else f"exit code {code}"
         return f"{verb} failed ({ended}){_last_complaint(worker.run.log)}"
     if command.output is not None:
-        _unfinished(command.output).replace(command.output)
+        printed = _unfinished(command.output)
+        if scores_in(printed) is None:
+            return f"{verb} ended well, but what it printed into {printed} is no list of scores"
+        printed.replace(command.output)
     elif not is_trained(worker.run):
         return f"{verb} ended well, but {worker.run.folder.encoder} is not that of the last step"
     return ""
 
 
 def _last_complaint(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    of_all = log.read_text(encoding="utf-8", errors="replace")
+    lines = of_all.rpartition(f"\n{_BEGINS}")[2].splitlines()  # of this command, not of those before it
     said = next((line for line in reversed(lines) if line.startswith("error: ")), "")
     return said.replace("error", "", 1)
 

@@ -38,7 +38,7 @@ def restarted(layers: Sequence[Layer]) -> Sequence[Layer]:
     launch = json.loads(folder.environment.read_text()).get("launch")
     if launch is None or launch != launch_id():
         return layers
-    if not folder.checkpoint.is_file():
+    if not folder.has_checkpoint:
         return (*layers, Layer(_RESTART, {"overwrite": True}))
     of_session = {key: value for key, value in given.items() if key in SESSION_FIELDS}
     return (Layer(_RESTART, {**of_session, "resume": True, "overwrite": False}),)

@@ -85,6 +85,11 @@ class RunFolder(NamedTuple):
         return self.path / "stopped.json"
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run can be resumed: from the last checkpoint, or else from the one before."""
+        return self.checkpoint.is_file() or self.previous_checkpoint.is_file()
+
+    @property
     def lock(self) -> Path:
         """Who trains here, or did last."""
         return self.path / LOCK
@@ -116,7 +121,7 @@ class RunFolder(NamedTuple):
         Raises:
             RunFolderError: something is in the way, or nothing is there to resume.
         """
-        if resume and not (self.checkpoint.is_file() or self.previous_checkpoint.is_file()):
+        if resume and not self.has_checkpoint:
             raise RunFolderError(
                 f"There is no checkpoint {self.checkpoint} to resume from. "
                 "Check --out, or start the run without --resume."

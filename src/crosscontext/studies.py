@@ -132,4 +132,4 @@ def _state(run: StudyRun) -> str:
         return "finished"
     if is_trained(run):
         return "trained"
-    return "begun" if run.folder.checkpoint.is_file() else "new"
+    return "begun" if run.folder.has_checkpoint else "new"

@@ -7,7 +7,7 @@ has to be kept in step with it.
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from crosscontext.contenders import told
 from crosscontext.encoders import read_card
@@ -92,7 +92,7 @@ def next_command(run: StudyRun) -> Command | None:
     """
     path, threads = str(run.folder.path), str(run.settings.threads)
     if not is_trained(run):
-        if run.asked.is_file() and run.folder.config.is_file() and run.folder.checkpoint.is_file():
+        if run.asked.is_file() and run.folder.config.is_file() and run.folder.has_checkpoint:
             return Command(("pretrain", "--out", path, "--resume", "--threads", threads))
         run.folder.path.mkdir(parents=True, exist_ok=True)
         for scores in run.folder.path.glob("scores-*.json"):
@@ -101,7 +101,7 @@ def next_command(run: StudyRun) -> Command | None:
         return Command(("pretrain", str(run.asked), "--overwrite"))
     for evaluation in run.evaluations:
         scores = run.scores_of(evaluation)
-        if not scores.is_file():
+        if scores_in(scores) is None:
             recipe = scores.with_suffix(".yaml")
             _write(recipe, evaluation)
             return Command(("evaluate", path, str(recipe), "--json"), scores)
@@ -120,7 +120,7 @@ def is_trained(run: StudyRun) -> bool:
 
 def is_finished(run: StudyRun) -> bool:
     """Whether nothing is left to do."""
-    return is_trained(run) and all(run.scores_of(each).is_file() for each in run.evaluations)
+    return is_trained(run) and all(scores_in(run.scores_of(each)) is not None for each in run.evaluations)
 
 
 def changed(run: StudyRun) -> str:
@@ -144,8 +144,16 @@ def forget(run: StudyRun) -> None:
 
 def read_scores(run: StudyRun) -> list[Score]:
     """Read the scores of a finished run, as its evaluations are now."""
-    files = [run.scores_of(evaluation) for evaluation in run.evaluations]
-    return [score for file in files for score in _SCORES.validate_json(file.read_bytes())]
+    found = [scores_in(run.scores_of(evaluation)) for evaluation in run.evaluations]
+    return [score for scores in found for score in scores or ()]
+
+
+def scores_in(file: Path) -> list[Score] | None:
+    """Read what an evaluation has printed; None where it has not, or a crash has damaged the file."""
+    try:
+        return _SCORES.validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
 
 
 def _write(path: Path, settings: Settings) -> None:
