@@ -11,31 +11,11 @@ import yaml
 from PIL import Image
 
 from crosscontext.cli import main
-from crosscontext.comparison import CompareSettings
-from crosscontext.complaints import spelled
-from crosscontext.completion import CompletionSettings
-from crosscontext.conversion import ConvertSettings
-from crosscontext.duplicates import DedupeSettings
-from crosscontext.embedding import EmbedSettings
-from crosscontext.evaluation import EvaluateSettings
-from crosscontext.examination import DoctorSettings
-from crosscontext.exporting import ExportSettings
-from crosscontext.fields import places
-from crosscontext.forecasting import PlanSettings
-from crosscontext.labelling import LabelSettings
-from crosscontext.layers import COMMAND_LINE
-from crosscontext.outlying import OutliersSettings
-from crosscontext.page import ReportSettings
-from crosscontext.pretraining import PretrainSettings
-from crosscontext.preview import PreviewSettings
 from crosscontext.results import append_results
 from crosscontext.run_folder import RunFolder
-from crosscontext.searching import SearchSettings
-from crosscontext.settings import Settings, dump_yaml
-from crosscontext.studies import StudySettings
-from crosscontext.submission import SubmitSettings
+from crosscontext.settings import dump_yaml
 from crosscontext.verbs import VERBS
-from crosscontext.verification import VerifyResumeSettings
+from frozen import KINDS, OPTIONS, help_of, options, written_help
 from handmade import score
 from tiny_run import settings
 
@@ -303,30 +283,24 @@ def test_the_limit_of_pixels_is_a_variable(
 
 def test_verbs_and_options_are_frozen() -> None:
     """A change here breaks the scripts of users: it needs a line in the changelog."""
-    kinds: dict[str, type[Settings]] = {
-        "pretrain": PretrainSettings,
-        "evaluate": EvaluateSettings,
-        "compare": CompareSettings,
-        "report": ReportSettings,
-        "study": StudySettings,
-        "verify-resume": VerifyResumeSettings,
-        "views": PreviewSettings,
-        "doctor": DoctorSettings,
-        "convert": ConvertSettings,
-        "export": ExportSettings,
-        "embed": EmbedSettings,
-        "search": SearchSettings,
-        "dedupe": DedupeSettings,
-        "outliers": OutliersSettings,
-        "label": LabelSettings,
-        "plan": PlanSettings,
-        "submit": SubmitSettings,
-        "completion": CompletionSettings,
-    }
-    assert kinds.keys() == VERBS.keys()
-    found = {f"{verb} {spelled(place.path, COMMAND_LINE)}" for verb in kinds for place in places(kinds[verb])}
-    frozen = Path(__file__).with_name("frozen_options.txt").read_text().splitlines()
-    assert sorted(found) == frozen
+    assert KINDS.keys() == VERBS.keys()
+    assert options() == OPTIONS.read_text()  # if the change is wanted: python tests/frozen.py
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_that_is_shipped_is_the_one_that_settings_give(verb: str) -> None:
+    assert (
+        help_of(verb) == written_help(verb).read_text()
+    )  # or, if the change is wanted: python tests/frozen.py
+
+
+def test_help_imports_nothing_slow_unless_a_recipe_or_a_narrow_terminal_asks_for_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not imported_by(["pretrain", "--help"]) & {*SLOW_PACKAGES}
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["views", "--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
 
 
 def test_a_warning_is_one_line_without_its_place_in_the_code(

@@ -4,11 +4,13 @@ arguments → **cli** → verbs
 """
 
 import os
+import shutil
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -22,6 +24,7 @@ from crosscontext.errors import (
 )
 from crosscontext.verbs import VERBS
 
+_COLUMNS = 80  # of the texts in assets/help/, which tests/frozen.py writes
 _EXIT_FAILURE = 1
 _SPINS = "5000"
 """Turns for which GNU OpenMP's threads wait awake for the next loop. With its own 300 000 a training beside
@@ -79,7 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     verb, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if verb in VERBS:
+    if verb in VERBS and (text := _written_help(verb, rest)) is not None:
+        print(text, end="")
+    elif verb in VERBS:
         VERBS[verb](rest)
     elif verb in ("--help", "-h", "help"):
         print(_overview())
@@ -95,6 +100,14 @@ def _run(arguments: Sequence[str]) -> int:
             f"Unknown verb '{verb}'; {there_are}" if verb else f"The verb is missing; {there_are}"
         )
     return EXIT_OK
+
+
+def _written_help(verb: str, rest: Sequence[str]) -> str | None:
+    """Read the help of a verb, if that alone is asked for: to compose it, all of PyTorch is imported."""
+    if [*rest] not in (["--help"], ["-h"]) or shutil.get_terminal_size((80, 24)).columns < _COLUMNS:
+        return None
+    text = Path(__file__).with_name("assets") / "help" / f"{verb}.txt"
+    return text.read_text() if text.is_file() else None
 
 
 def _overview() -> str:
