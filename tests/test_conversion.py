@@ -247,6 +247,8 @@ def test_one_wide_tensor_does_not_make_a_huge_network(tmp_path: Path) -> None:
     wide = weights | {"conv1.weight": torch.zeros(6400, 3, 3, 3)}  # of a network of 200 GB
     with pytest.raises(CheckpointError, match="those of another architecture"):
         convert(saved(tmp_path, wide))
+    with pytest.raises(CheckpointError, match=r"the first layer has 0 channels is known\. Say what it is"):
+        convert(saved(tmp_path, weights | {"conv1.weight": torch.zeros(0, 3, 3, 3)}))
     shown_often = weights | {"conv1.weight": torch.zeros(1).expand(10**9, 3, 3, 3)}
     with pytest.raises(CheckpointError, match=r"holds 4 bytes for conv1.weight, .* Save contiguous tensors"):
         convert(saved(tmp_path, shown_often))

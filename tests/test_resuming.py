@@ -121,3 +121,5 @@ def test_a_run_that_torchrun_has_restarted_goes_on_by_itself(
     (run / "checkpoints" / "last.ckpt").touch()
     resumed = {"out": str(run), "workers": 5, "resume": True, "overwrite": False}
     assert outcome("job-7") == resumed
+    (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / "previous.ckpt")
+    assert outcome("job-7") == resumed

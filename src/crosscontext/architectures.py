@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from crosscontext.backbones import BackboneSettings, ResNetSettings, TimmSettings
@@ -68,9 +69,13 @@ def _resnet(weights: Mapping[str, Tensor]) -> BackboneSettings:
         return TimmSettings(model=names[blocks], image_size=_IMAGE_SIZE)
     for depth, expected in BLOCKS.items():
         if blocks == expected and is_bottleneck == (depth >= FIRST_BOTTLENECK_DEPTH):
-            return ResNetSettings.model_validate(
-                {"depth": depth, "width": channels / 64, "stem": "large" if kernel > 3 else "small"}
-            )
+            stem = "large" if kernel > 3 else "small"
+            try:
+                return ResNetSettings.model_validate({"depth": depth, "width": channels / 64, "stem": stem})
+            except ValidationError as error:
+                raise CheckpointError(
+                    f"No ResNet of which the first layer has {channels} channels is known. {_REMEDY}"
+                ) from error
     raise CheckpointError(f"No ResNet of {blocks} blocks is known. {_REMEDY}")
 
 

@@ -236,9 +236,7 @@ class PretrainJob:
         """Begin as the settings say; after a requeueing, by whomever, go on."""
         if not self._requeued and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
             return []
-        return (
-            ["--resume", "--no-overwrite"] if RunFolder(self._out).checkpoint.is_file() else ["--overwrite"]
-        )
+        return ["--resume", "--no-overwrite"] if RunFolder(self._out).has_checkpoint else ["--overwrite"]
 
 
 def _launched(place: "JobEnvironment") -> Mapping[str, str]:
