@@ -20,6 +20,7 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,9 +190,14 @@ def _install(package: Path, target: Path) -> None:
     (about / "entry_points.txt").write_text("\n".join(lines))
 
 
+def _words(line: str) -> list[str]:
+    """Take a command apart; where its output goes is the shell's affair."""
+    return list(takewhile(lambda word: word != ">", shlex.split(line, comments=True)))
+
+
 def _parse(line: str, where: str) -> None:
     """Check verbs and options of a command that is not run."""
-    words = shlex.split(line, comments=True)
+    words = _words(line)
     if "crosscontext" in words:
         arguments = words[words.index("crosscontext") + 1 :]
         _call([*arguments, "--print-config"], f"{where}: {line}")
@@ -199,7 +205,7 @@ def _parse(line: str, where: str) -> None:
 
 def _command(line: str, place: Path, where: str) -> None:
     line = re.sub(r"(--resume --extend) --\w+ \d+", r"\1 --steps 8", line)
-    arguments = shlex.split(line, comments=True)[1:]
+    arguments = _words(line)[1:]
     told = f"{where}: {line}"
     if arguments[0] == "export" and {"timm", "torchvision", "hf", "detectron2"} & {*arguments}:
         arguments[1] = "runs/resnet18"

@@ -17,6 +17,8 @@ EXTRAS = sorted(PROJECT["optional-dependencies"].keys() - {"bench", "dev"})
 USE = {
     "detect": "from crosscontext.average_precision import *; import pycocotools.cocoeval",
     "onnx": "from crosscontext.formats.onnx import *; import onnx, onnxruntime, onnxscript",
+    "docs": "import zensical",  # builds the pages; nothing of the package needs it
+    "slurm": "from crosscontext.submission import *; import submitit",
     "parquet": "from crosscontext.datasets.parquet import _pyarrow; _pyarrow()",
     "remote": "from crosscontext.datasets.sources import *; import fsspec",
     "usearch": "from crosscontext.vector_search import *; import usearch.index",

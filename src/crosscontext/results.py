@@ -152,14 +152,14 @@ def append_results(path: Path, scores: Sequence[Score]) -> None:
         ) from error
 
 
-def read_results(path: Path) -> Results:
+def read_results(path: Path | str) -> Results:
     """Read the scores of a file.
 
     Raises:
         RunFolderError: the file is missing, or a line of it is JSON but no score.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = Path(path).read_bytes().splitlines()
     except OSError as error:
         raise RunFolderError(
             f"{path} cannot be read: {error.strerror}. `crosscontext evaluate` writes it."
