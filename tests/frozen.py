@@ -6,51 +6,14 @@ from io import StringIO
 from pathlib import Path
 
 import crosscontext
-from crosscontext.comparison import CompareSettings
 from crosscontext.complaints import spelled
-from crosscontext.completion import CompletionSettings
-from crosscontext.conversion import ConvertSettings
-from crosscontext.duplicates import DedupeSettings
-from crosscontext.embedding import EmbedSettings
-from crosscontext.evaluation import EvaluateSettings
-from crosscontext.examination import DoctorSettings
-from crosscontext.exporting import ExportSettings
+from crosscontext.completion import known_verbs
 from crosscontext.fields import places
-from crosscontext.forecasting import PlanSettings
-from crosscontext.labelling import LabelSettings
 from crosscontext.layers import COMMAND_LINE
-from crosscontext.outlying import OutliersSettings
-from crosscontext.page import ReportSettings
-from crosscontext.pretraining import PretrainSettings
-from crosscontext.preview import PreviewSettings
-from crosscontext.searching import SearchSettings
-from crosscontext.settings import Settings
-from crosscontext.studies import StudySettings
-from crosscontext.submission import SubmitSettings
 from crosscontext.verbs import VERBS
-from crosscontext.verification import VerifyResumeSettings
 
 OPTIONS = Path(__file__).with_name("frozen_options.txt")
-KINDS: dict[str, type[Settings]] = {
-    "pretrain": PretrainSettings,
-    "evaluate": EvaluateSettings,
-    "compare": CompareSettings,
-    "report": ReportSettings,
-    "study": StudySettings,
-    "verify-resume": VerifyResumeSettings,
-    "views": PreviewSettings,
-    "doctor": DoctorSettings,
-    "convert": ConvertSettings,
-    "export": ExportSettings,
-    "embed": EmbedSettings,
-    "search": SearchSettings,
-    "dedupe": DedupeSettings,
-    "outliers": OutliersSettings,
-    "label": LabelSettings,
-    "plan": PlanSettings,
-    "submit": SubmitSettings,
-    "completion": CompletionSettings,
-}
+KINDS = {name: verb.kind for name, verb in known_verbs().items()}
 """What each verb takes."""
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, cast
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from crosscontext import distributed
 from crosscontext.errors import SettingsError
-from crosscontext.settings import Settings
+from crosscontext.settings import BY_NAME, Settings
 
 
 class SyncSettings(Settings):
@@ -48,12 +48,8 @@ class LocalSettings(Settings):
     name: Literal["local"] = "local"
 
 
-def _from_text(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
 BatchNormSettings = Annotated[
-    SyncSettings | SplitSettings | LocalSettings, Field(discriminator="name"), BeforeValidator(_from_text)
+    SyncSettings | SplitSettings | LocalSettings, Field(discriminator="name"), BY_NAME
 ]
 
 

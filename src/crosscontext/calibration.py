@@ -21,7 +21,7 @@ from crosscontext.assembly import build_method, noise_views
 from crosscontext.batch_norms import LocalSettings
 from crosscontext.errors import ProcessError
 from crosscontext.joining import joined
-from crosscontext.machine import keep_memory, share_cores
+from crosscontext.machine import installed_memory, keep_memory, share_cores
 from crosscontext.planning import PretrainSettings
 from crosscontext.schedules import Plan
 from crosscontext.stepping import Stepper
@@ -59,7 +59,7 @@ def calibrate(settings: PretrainSettings, num_images: int, notify: Callable[[str
         title=f"this machine: {cores} cores, {torch.get_num_threads()} threads in one process",
         bfloat16_teraflops=flops / _TERA,
         float32_teraflops=flops / _TERA,
-        memory_gigabytes=_memory() / _GIGA,
+        memory_gigabytes=installed_memory() / _GIGA,
         memory_gigabytes_per_second=bandwidth / _GIGA,
         processes_per_machine=2**20,  # of any number none is elsewhere
         link_gigabytes_per_second=sending / _GIGA,
@@ -122,11 +122,6 @@ def _median(work: Callable[[], object], rounds: int) -> float:
         work()
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[_UNTIMED:])
-
-
-def _memory() -> float:
-    """Bytes of this machine's memory."""
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def _messages() -> tuple[float, float]:

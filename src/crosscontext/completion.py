@@ -63,12 +63,14 @@ class Completions(NamedTuple):
 
 def completion(settings: CompletionSettings) -> Script:
     """Write the script of a shell."""
-    table = {name: _completions(verb) for name, verb in _verbs().items()}
+    table = {name: _completions(verb) for name, verb in known_verbs().items()}
     write = {"bash": _bash, "zsh": _zsh, "fish": _fish}[settings.shell]
     return Script(shell=settings.shell, text=write(table))
 
 
-class _Verb(NamedTuple):
+class VerbWords(NamedTuple):
+    """What can follow a verb."""
+
     kind: type[Settings]
     flags: tuple[str, ...] = ()
 
@@ -78,7 +80,8 @@ class _Verb(NamedTuple):
     recipe_position: int = 0
 
 
-def _verbs() -> dict[str, _Verb]:
+def known_verbs() -> dict[str, VerbWords]:
+    """What each verb takes."""
     from crosscontext.comparison import CompareSettings
     from crosscontext.conversion import ConvertSettings
     from crosscontext.duplicates import DedupeSettings
@@ -98,28 +101,28 @@ def _verbs() -> dict[str, _Verb]:
 
     json = ("json",)
     return {
-        "pretrain": _Verb(PretrainSettings, (), "pretrain"),
-        "evaluate": _Verb(EvaluateSettings, json, "evaluate", recipe_position=1),
-        "compare": _Verb(CompareSettings),
-        "report": _Verb(ReportSettings),
-        "study": _Verb(StudySettings, ("dry_run",), "study"),
-        "verify-resume": _Verb(VerifyResumeSettings, (), "pretrain"),
-        "views": _Verb(PreviewSettings),
-        "doctor": _Verb(DoctorSettings, json),
-        "convert": _Verb(ConvertSettings),
-        "export": _Verb(ExportSettings, json),
-        "embed": _Verb(EmbedSettings, json),
-        "search": _Verb(SearchSettings, json),
-        "dedupe": _Verb(DedupeSettings, json),
-        "outliers": _Verb(OutliersSettings, json),
-        "label": _Verb(LabelSettings, json),
-        "plan": _Verb(PlanSettings, json, "pretrain"),
-        "submit": _Verb(SubmitSettings, json, "pretrain"),
-        "completion": _Verb(CompletionSettings, json),
+        "pretrain": VerbWords(PretrainSettings, (), "pretrain"),
+        "evaluate": VerbWords(EvaluateSettings, json, "evaluate", recipe_position=1),
+        "compare": VerbWords(CompareSettings),
+        "report": VerbWords(ReportSettings),
+        "study": VerbWords(StudySettings, ("dry_run",), "study"),
+        "verify-resume": VerbWords(VerifyResumeSettings, (), "pretrain"),
+        "views": VerbWords(PreviewSettings),
+        "doctor": VerbWords(DoctorSettings, json),
+        "convert": VerbWords(ConvertSettings),
+        "export": VerbWords(ExportSettings, json),
+        "embed": VerbWords(EmbedSettings, json),
+        "search": VerbWords(SearchSettings, json),
+        "dedupe": VerbWords(DedupeSettings, json),
+        "outliers": VerbWords(OutliersSettings, json),
+        "label": VerbWords(LabelSettings, json),
+        "plan": VerbWords(PlanSettings, json, "pretrain"),
+        "submit": VerbWords(SubmitSettings, json, "pretrain"),
+        "completion": VerbWords(CompletionSettings, json),
     }
 
 
-def _completions(verb: _Verb) -> Completions:
+def _completions(verb: VerbWords) -> Completions:
     options = [spelled((flag,), COMMAND_LINE) for flag in (*verb.flags, *COMMON_FLAGS)]
     values = []
     if verb.recipes:

@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from crosscontext.machine import describe_machine
+from crosscontext.machine import describe_machine, installed_memory
 from crosscontext.settings import Settings
 
 _GIGA: Final = 1e9
@@ -79,13 +79,12 @@ def examine_environment(device: torch.device, place: Path) -> Environment:
     there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.exists())
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = [torch.cuda.get_device_properties(number) for number in range(count)]
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Environment(
         machine=describe_machine(device),
         usable_cores=usable_cores(),
         instructions=torch.backends.cpu.get_cpu_capability(),
         gpus=tuple(f"{gpu.name}, {gpu.total_memory / _GIGA:.1f} GB" for gpu in gpus),
-        memory_gigabytes=round(memory / _GIGA, 1),
+        memory_gigabytes=round(installed_memory() / _GIGA, 1),
         free_gigabytes=round(_free_memory(device) / _GIGA, 1),
         disk_gigabytes=round(shutil.disk_usage(there).free / _GIGA, 1),
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -105,7 +104,7 @@ def _free_memory(device: torch.device) -> int:
     status = Path("/proc/meminfo")
     if status.exists() and (found := re.search(r"MemAvailable:\s+(\d+) kB", status.read_text())):
         return int(found[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return installed_memory()
 
 
 def _extras() -> tuple[Extra, ...]:

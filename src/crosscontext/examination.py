@@ -67,16 +67,16 @@ class Examination(Settings):
 
     environment: Environment
 
-    scan: Scan | None
+    scan: Scan | None = None
     """None without data."""
 
-    decode_images_per_second: float | None
+    decode_images_per_second: float | None = None
     """Of one core, images as a whole; None without data or where a training cannot begin."""
 
-    speed: Speed | None
+    speed: Speed | None = None
     """None without a trial."""
 
-    proposal: Proposal | None
+    proposal: Proposal | None = None
     """None without data or where a training cannot begin."""
 
 
@@ -96,15 +96,7 @@ def doctor(settings: DoctorSettings, notify: Callable[[str], None] = lambda _: N
     environment = examine_environment(device, settings.out)
     machine = tuple(about_machine(environment))
     if settings.data is None:
-        return Examination(
-            ready=True,
-            findings=by_weight(machine),
-            environment=environment,
-            scan=None,
-            decode_images_per_second=None,
-            speed=None,
-            proposal=None,
-        )
+        return Examination(ready=True, findings=by_weight(machine), environment=environment)
     dataset = settings.data.open().train
     if settings.gallery is not None and not isinstance(dataset, ImageFiles):
         raise SettingsError("A gallery shows image files, and this set has none. Leave --gallery out.")

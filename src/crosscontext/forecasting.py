@@ -110,9 +110,10 @@ def plan(settings: PlanSettings, notify: Callable[[str], None] = lambda _: None)
     counts = settings.processes
     if counts == "auto":
         counts = (1, 2) if settings.machine == HERE else (1, 8, 64, 512)
-    alone = of(1).images_per_second
+    first = of(1)
+    alone = first.images_per_second
     if alone is None:
-        raise SettingsError(f"{of(1).breaks_first}. Set {of(1).remedy}.")
+        raise SettingsError(f"{first.breaks_first}. Set {first.remedy}.")
     forecasts = [_compared(of(count), alone, machine) for count in counts]
     shared = [each.processes for each in forecasts if each.step_seconds is not None and each.processes > 1]
     traffic_of = shared[0] if shared else 1
@@ -149,9 +150,7 @@ def _settled(settings: PlanSettings) -> tuple[PretrainSettings, int]:
         precision = settle_precision(settings.precision, torch.device("cpu"))
     else:
         precision = "bfloat16" if settings.precision == "auto" else settings.precision
-    run = PretrainSettings.model_validate(
-        {name: getattr(settings, name) for name in PretrainSettings.model_fields}
-    )
+    run = settings.alone()
     return run.model_copy(
         update={
             "image_size": image_size,

@@ -18,9 +18,9 @@ from pydantic import Field, ValidationError
 from crosscontext.encoders import Encoder, Preprocessing, load_encoder
 from crosscontext.errors import ImageIndexError, SettingsError
 from crosscontext.index_formats import FORMATS, UNREADABLE, Content, Format, IndexedImage
-from crosscontext.locking import Use, take
+from crosscontext.locking import Use, held
 from crosscontext.neighbours import Neighbours
-from crosscontext.run_folder import LOCK, write_atomically
+from crosscontext.run_folder import write_atomically
 from crosscontext.settings import Settings
 from crosscontext.shapes import Float32, Int64
 from crosscontext.vector_search import Graph, nearest_rows
@@ -214,20 +214,13 @@ def claimed(
         ImageIndexError: the folder holds something else.
         RunFolderError: another process writes there, or the folder cannot be written.
     """
-    made = not folder.exists()
-    with take(folder, _WRITING, tell):
+    with held(folder, _WRITING, tell):
+        _refuse_foreign(folder)
         try:
-            _refuse_foreign(folder)
-            try:
-                yield lambda card, content: _write(folder, card, content)
-            finally:
-                if not has_index(folder):
-                    _remove(folder, keep=())
+            yield lambda card, content: _write(folder, card, content)
         finally:
-            with suppress(OSError):  # the folder may hold an index
-                (folder / LOCK).unlink()
-                if made:
-                    folder.rmdir()
+            if not has_index(folder):
+                _remove(folder, keep=())
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -11,7 +11,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -36,11 +36,8 @@ class Use(NamedTuple):
 _TRAINING = Use("a run folder", "Another process trains in", "--out")
 
 
-@contextmanager
-def locked(folder: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
+def locked(folder: RunFolder, say: Callable[[str], None]) -> AbstractContextManager[None]:
     """Keep other processes from training in a run folder. Of several processes of one run, the first locks.
-
-    The folder is made if there is none; if nothing was written there in the end, it is removed again.
 
     Args:
         folder: of the run.
@@ -49,15 +46,30 @@ def locked(folder: RunFolder, say: Callable[[str], None]) -> Iterator[None]:
     Raises:
         RunFolderError: another process has the lock, or the folder cannot be made or written.
     """
-    made = not folder.path.exists()
-    with take(folder.path, _TRAINING, say):
+    return held(folder.path, _TRAINING, say)
+
+
+@contextmanager
+def held(folder: Path, use: Use, say: Callable[[str], None]) -> Iterator[None]:
+    """Lock a folder for a while. If it was made for that, and nothing was written there, it is removed again.
+
+    Args:
+        folder: see `take`.
+        use: see `take`.
+        say: see `take`.
+
+    Raises:
+        RunFolderError: another process has the lock, or the folder cannot be made or written.
+    """
+    made = not folder.exists()
+    with take(folder, use, say):
         try:
             yield
         finally:
-            with suppress(OSError):  # the folder may have vanished, or hold a run
-                folder.lock.unlink()
+            with suppress(OSError):  # the folder may have vanished, or hold something
+                (folder / LOCK).unlink()
                 if made:
-                    folder.path.rmdir()
+                    folder.rmdir()
 
 
 def take(folder: Path, use: Use, say: Callable[[str], None]) -> BinaryIO:

@@ -149,6 +149,11 @@ def start_threads(number: int, name: str) -> ThreadPoolExecutor:
     return pool
 
 
+def installed_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def describe_machine(device: torch.device) -> dict[str, str | int]:
     """Collect what may explain a difference between two runs."""
     packages = ("crosscontext", "torch", "torchvision", "timm", "numpy", "pillow")

@@ -1,7 +1,7 @@
 """What a run is: its settings, and how what is left open in them is settled before the first step."""
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -28,7 +28,7 @@ from crosscontext.monitor import MonitorSettings
 from crosscontext.optimizers import OptimizerSettings
 from crosscontext.rollback import NonFinitePolicy
 from crosscontext.schedules import Duration, Plan, Timespan
-from crosscontext.settings import Settings
+from crosscontext.settings import Settings, leaves
 from crosscontext.views import ViewsSettings
 from crosscontext.views import resolve as resolve_views
 
@@ -183,6 +183,11 @@ class PretrainSettings(Settings):
             raise ValueError("extend changes a run that is there. Give --resume too, or leave it out.")
         return self
 
+    def alone(self) -> "PretrainSettings":
+        """Take the settings of the run itself out of those of a verb that adds its own."""
+        own = PretrainSettings.model_fields
+        return PretrainSettings.model_validate({name: getattr(self, name) for name in own})
+
     def image_size_at(self, step: int) -> int:
         """Side of the views in one step, in pixels; the settings are settled."""
         assert self.image_size != "auto"
@@ -226,10 +231,10 @@ def settle(settings: PretrainSettings, dataset: Dataset, say: Callable[[str], No
             **budget,
         }
     )
-    after = dict(_leaves(settled.model_dump(mode="json")))
+    after = dict(leaves(settled.model_dump(mode="json")))
     autos = [
         f"{key} {after[key]}"
-        for key, value in _leaves(settings.model_dump(mode="json"))
+        for key, value in leaves(settings.model_dump(mode="json"))
         if value == "auto" and key in after and after[key] != "auto"
     ]
     if autos:
@@ -281,11 +286,3 @@ def auto_image_size(dataset: Dataset) -> int:
         raise DataError(f"None of {len(causes)} sampled images can be read, e.g.: {causes[0]}")
     median = statistics.median_low(sides)
     return max([size for size in _USUAL_SIZES if size <= median], default=_USUAL_SIZES[0])
-
-
-def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

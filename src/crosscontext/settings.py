@@ -4,12 +4,12 @@ Settings stand on top of the file that reads them. `fields.py` looks into them, 
 from defaults, recipe and command line.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from crosscontext.errors import SettingsError
 
@@ -26,6 +26,27 @@ class Settings(BaseModel):
 
     ONE_OF: ClassVar[tuple[str, ...]] = ()
     """Fields that say the same in different ways: a layer that sets one of them replaces the others."""
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+BY_NAME = BeforeValidator(_named)
+"""Lets a member of an open set be written as its name alone, with its defaults."""
+
+
+def leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Go through nested mappings, such as dumped settings.
+
+    Yields:
+        The keys that lead to a value, joined by dots, and the value.
+    """
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def absolute(path: Path) -> Path:

@@ -154,9 +154,7 @@ def _job(settings: SubmitSettings) -> "PretrainJob":
             f"time is {settings.time}, of which reserve takes {settings.reserve}, so that no time is left. "
             "Raise --time, or lower --reserve."
         )
-    run = PretrainSettings.model_validate(
-        {name: getattr(settings, name) for name in PretrainSettings.model_fields}
-    )
+    run = settings.alone()
     limit = run.time_limit if run.time_limit is not None else f"{left:.0f}s"
     return PretrainJob(dump_yaml(run.model_copy(update={"devices": 1, "time_limit": limit})), settings.out)
 

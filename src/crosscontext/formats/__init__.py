@@ -5,7 +5,7 @@ To add one: a file with a `Format` that has a `name` of its own, and its name in
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from crosscontext.formats.contract import PREPROCESSING, Format, Loaded, Manual
 from crosscontext.formats.detectron2 import Detectron2Format
@@ -14,6 +14,7 @@ from crosscontext.formats.onnx import OnnxFormat
 from crosscontext.formats.safetensors import SafetensorsFormat
 from crosscontext.formats.timm import TimmFormat
 from crosscontext.formats.torchvision import TorchvisionFormat
+from crosscontext.settings import BY_NAME
 
 __all__ = [
     "PREPROCESSING",
@@ -30,13 +31,9 @@ __all__ = [
 ]
 
 
-def _from_text(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
 FormatSettings = Annotated[
     TimmFormat | TorchvisionFormat | HuggingFaceFormat | OnnxFormat | Detectron2Format | SafetensorsFormat,
     Field(discriminator="name"),
-    BeforeValidator(_from_text),
+    BY_NAME,
 ]
 """Settings of any format, which write it too."""

@@ -2,10 +2,11 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 from crosscontext.loggers.contract import LoggedRun, Logger
+from crosscontext.settings import leaves
 
 _PARAMETERS_AT_ONCE = 100  # as many as MLflow takes in one request
 _LONGEST_VALUE = 6000  # in letters, the limit of MLflow's parameters
@@ -32,7 +33,7 @@ class MlflowLogger(Logger):
         place = experiment.experiment_id if experiment else self._client.create_experiment(name)
         self._id = self._client.create_run(place, run_name=run.folder.name).info.run_id
         identity.write_text(self._id)
-        parameters = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in _leaves(run.settings)]
+        parameters = [Param(key, str(value)[:_LONGEST_VALUE]) for key, value in leaves(run.settings)]
         for first in range(0, len(parameters), _PARAMETERS_AT_ONCE):
             self._client.log_batch(self._id, params=parameters[first : first + _PARAMETERS_AT_ONCE])
 
@@ -47,11 +48,3 @@ class MlflowLogger(Logger):
     def close(self, failed: bool) -> None:
         """Say how it ended."""
         self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
-
-
-def _leaves(tree: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from crosscontext.methods.barlow_twins import BarlowTwinsSettings
 from crosscontext.methods.byol import BYOLSettings
@@ -18,6 +18,7 @@ from crosscontext.methods.simclr import SimCLRSettings
 from crosscontext.methods.simsiam import SimSiamSettings
 from crosscontext.methods.supervised import SupervisedSettings
 from crosscontext.methods.vicreg import VICRegSettings
+from crosscontext.settings import BY_NAME
 
 __all__ = [
     "BYOLSettings",
@@ -40,10 +41,6 @@ __all__ = [
 ]
 
 
-def _from_text(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
 MethodSettings = Annotated[
     CGHSettings
     | MoCoSettings
@@ -59,5 +56,5 @@ MethodSettings = Annotated[
     | VICRegSettings
     | SupervisedSettings,
     Field(discriminator="name"),
-    BeforeValidator(_from_text),
+    BY_NAME,
 ]

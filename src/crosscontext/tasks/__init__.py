@@ -2,8 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
+from crosscontext.settings import BY_NAME
 from crosscontext.tasks.cluster import ClusterSettings
 from crosscontext.tasks.contract import FeatureTask, Measurement, Task
 from crosscontext.tasks.copies import CopiesSettings
@@ -38,10 +39,6 @@ __all__ = [
 ]
 
 
-def _from_text(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
-
-
 TaskSettings = Annotated[
     KnnSettings
     | LinearSettings
@@ -56,6 +53,6 @@ TaskSettings = Annotated[
     | DetectSettings
     | SegmentSettings,
     Field(discriminator="name"),
-    BeforeValidator(_from_text),
+    BY_NAME,
 ]
 """Settings of any task; `judge` gives its measurements."""

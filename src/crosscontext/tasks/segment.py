@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from crosscontext.convolutional_head import FinetuneSettings
 from crosscontext.datasets import Annotation
@@ -14,12 +14,9 @@ from crosscontext.dense import Segmenter, load_pairs, nothing_counts, usable
 from crosscontext.encoders import Encoder
 from crosscontext.hypercolumn_head import FrozenSettings
 from crosscontext.overlap import MeanIoU, Overlap, PixelAccuracy
+from crosscontext.settings import BY_NAME
 from crosscontext.subjects import Subject
 from crosscontext.tasks.contract import Measurement, Task
-
-
-def _from_text(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
 
 
 class SegmentSettings(Task):
@@ -30,9 +27,9 @@ class SegmentSettings(Task):
     reads: ClassVar[Annotation] = "masks"
     takes_network: ClassVar[bool] = True
 
-    mode: Annotated[
-        FrozenSettings | FinetuneSettings, Field(discriminator="name"), BeforeValidator(_from_text)
-    ] = FrozenSettings()
+    mode: Annotated[FrozenSettings | FinetuneSettings, Field(discriminator="name"), BY_NAME] = (
+        FrozenSettings()
+    )
     """frozen: a linear head on hypercolumns. finetune: the network is trained too, with a convolutional
     head."""
 
