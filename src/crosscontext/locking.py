@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -128,8 +129,9 @@ def _opened(folder: Path) -> BinaryIO | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        if os.path.lexists(folder):
-            raise
+        with suppress(FileNotFoundError):  # one look: between two, others remove the folder and make it anew
+            if not stat.S_ISDIR(folder.lstat().st_mode):
+                raise
         return None
     try:
         return (folder / LOCK).open("ab")
