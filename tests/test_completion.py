@@ -8,6 +8,7 @@ import pytest
 from crosscontext.cli import main
 from crosscontext.completion import CompletionSettings, Shell, completion
 from crosscontext.verbs import VERBS
+from frozen import written_help
 from spoken import install_diary
 
 ASK = """
@@ -53,7 +54,8 @@ def test_every_frozen_option_is_completed(script: Path) -> None:
         expected = {option for name, option in map(str.split, frozen) if name == verb}
         offered = set(bash(script, verb, "--"))
         assert {option for option in expected if not option.endswith("name")} <= offered
-        assert {"--help", "--print-config"} <= offered
+        flags = {"--help", "--print-config"} | ({"--json"} & {*written_help(verb).read_text().split()})
+        assert flags <= offered
 
 
 def test_registered_names_are_completed(script: Path) -> None:
