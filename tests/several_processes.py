@@ -103,6 +103,9 @@ def check_collectives() -> None:
     vote = distributed.Vote()
     answers = [vote.largest(15 if rank() == size() - 1 and call == 2 else 0) for call in range(5)]
     assert answers == [0, 0, 0, 15, 0]
+    vote.close()
+    assert vote.largest(3) == 0  # a new question, without the answer to the one before
+    vote.close()
 
     state = {"slots": torch.ones(3), "pushed": 5, "weight": torch.full((2,), float(rank()))}
     with pytest.raises(

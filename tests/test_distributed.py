@@ -206,7 +206,7 @@ def test_a_signal_to_one_process_ends_all_after_the_same_step_with_a_checkpoint(
     wait_for_steps(tmp_path / "run", 5, programs)
     programs[1].send_signal(signal.SIGTERM)
     results = finish(programs)
-    assert [code for code, _, _ in results] == [143, 143]
+    assert [code for code, _, _ in results] == [143, 143], results
     told = re.findall(r"Interrupted by SIGTERM after step (\d+)", results[0][2] + results[1][2])
     assert len(told) == 1
     saved = torch.load(RunFolder(tmp_path / "run").checkpoint, weights_only=True)

@@ -255,6 +255,13 @@ class Vote:
         self._asked = value, dist.all_reduce(value, op=dist.ReduceOp.MAX, async_op=True)
         return answer
 
+    def close(self) -> None:
+        """Wait for the answer that nobody will ask for: who leaves while it travels cuts the others off."""
+        if self._asked is not None:
+            _, sending = self._asked
+            sending.wait()
+            self._asked = None
+
 
 def require_same(state: Mapping[str, object], when: str) -> None:
     """Make sure that all processes hold the same state, bit by bit.

@@ -66,6 +66,10 @@ class Interruption:
         self.signal = signal.Signals(number) if number in _SIGNALS else None
         return number
 
+    def close(self) -> None:
+        """Leave nothing on its way to the other processes; all of them have asked equally often."""
+        self._vote.close()
+
 
 class TimeLimit:
     """Says when a session has to end, so that its checkpoint is written within its time.
@@ -121,6 +125,7 @@ class Session:
             StoppedEarlyError: by its length or its time limit.
         """
         go_on = f"the checkpoint is saved. Go on with: crosscontext pretrain --out {folder} --resume"
+        self.interruption.close()
         if self.interruption.signal is not None:
             name = self.interruption.signal.name
             raise InterruptedRunError(
