@@ -38,6 +38,7 @@ def test_variables_that_matter_are_told(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_extras_are_those_of_the_package_without_those_for_developers(tmp_path: Path) -> None:
     extras = {extra.name: extra for extra in examine_environment(CPU, tmp_path).extras}
     assert "detect" in extras
-    assert not {"dev", "bench"} & extras.keys()
+    assert not {"dev", "bench", "docs"} & extras.keys()
+    assert [name for name, extra in extras.items() if not extra.purpose] == []
     assert extras["detect"].purpose == "evaluate --tasks detect"
     assert set(extras["detect"].missing) <= {"pycocotools"}

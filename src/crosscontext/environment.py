@@ -17,14 +17,18 @@ _VARIABLES: Final = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
     *("CUDA_VISIBLE_DEVICES", "CROSSCONTEXT_DATA_DIR", "CROSSCONTEXT_MAX_PIXELS"),
 )
-_FOR_DEVELOPERS: Final = ("bench", "dev")
+_FOR_DEVELOPERS: Final = ("bench", "dev", "docs")
 _PURPOSES: Final = {
     "detect": "evaluate --tasks detect",
+    "mlflow": "pretrain --loggers mlflow",
     "onnx": "export --format onnx",
     "parquet": "images in parquet files",
     "remote": "images behind URLs",
     "slurm": "submit",
+    "tensorboard": "pretrain --loggers tensorboard",
+    "trackio": "pretrain --loggers trackio",
     "usearch": "search --approximate",
+    "wandb": "pretrain --loggers wandb",
 }
 
 
