@@ -38,7 +38,7 @@ def test_without_data_the_machine_alone_is_looked_at(capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert shown.startswith("machine\n")
     assert "crosscontext doctor --data DIR" in shown
-    assert "images\n" not in shown
+    assert "\nimages\n" not in shown
 
 
 def test_each_planted_fault_is_told(folder: Path) -> None:

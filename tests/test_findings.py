@@ -88,6 +88,13 @@ def test_odd_images_weigh_by_their_share(kind: str, number: int, severity: str) 
     assert (finding.severity, finding.count) == (severity, number)
 
 
+@pytest.mark.parametrize(("number", "told"), [(10_000, "Remove them"), (10_001, "Nothing, if all")])
+def test_small_images_are_no_fault_of_a_set_that_has_hardly_others(number: int, told: str) -> None:
+    finding = found(scan_of(20_000, tiny=names(number)))["tiny"]
+    assert finding.remedy.startswith(told)
+    assert finding.severity == ("note" if told.startswith("Nothing") else "warning")
+
+
 @pytest.mark.parametrize(
     ("classes", "told"),
     [({"a": 10, "b": 99}, False), ({"a": 10, "b": 100}, True), ({"a": 4, "b": 5}, True), ({}, False)],

@@ -2,9 +2,9 @@
 
 import shlex
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from crosscontext.environment import Environment
+from crosscontext.environment import Environment, Extra
 from crosscontext.examination import Examination
 from crosscontext.findings import Finding
 from crosscontext.listings import printable
@@ -57,9 +57,16 @@ def _environment(environment: Environment) -> Iterator[str]:
         yield from _row(
             "variables", ", ".join(f"{name}={value}" for name, value in environment.variables.items())
         )
-    for extra in environment.extras:
-        state = f'missing: pip install "crosscontext[{extra.name}]"' if extra.missing else "installed"
-        yield from _row(f"extra {extra.name}", f"{state} ({extra.purpose})" if extra.purpose else state)
+    here = [extra for extra in environment.extras if not extra.missing]
+    missing = [extra for extra in environment.extras if extra.missing]
+    if here:
+        yield from _row("extras", _extras(here))
+    if missing:
+        yield from _row("extras not here", f'pip install "crosscontext[NAME]": {_extras(missing)}')
+
+
+def _extras(extras: Iterable[Extra]) -> str:
+    return ", ".join(f"{extra.name} ({extra.purpose})" for extra in extras)
 
 
 def _scan(scan: Scan) -> Iterator[str]:

@@ -147,6 +147,7 @@ def _about_repeats(scan: Scan) -> Iterator[Finding]:
 
 
 def _about_looks(scan: Scan, tiny: int) -> Iterator[Finding]:
+    by_nature = 2 * len(scan.tiny) > scan.readable  # the set is one of small images
     kinds: tuple[tuple[str, Sequence[str], Severity | None, str, str], ...] = (
         (
             "dark",
@@ -160,9 +161,11 @@ def _about_looks(scan: Scan, tiny: int) -> Iterator[Finding]:
         (
             "tiny",
             scan.tiny,
-            None,
+            "note" if by_nature else None,
             f"are smaller than {tiny} px on a side and would be enlarged.",
-            "Remove them, unless they are what you want to recognise.",
+            "Nothing, if all images that the encoder is for are as small."
+            if by_nature
+            else "Remove them, unless they are what you want to recognise.",
         ),
         (
             "elongated",
