@@ -21,7 +21,7 @@ from crosscontext.errors import (
 )
 from crosscontext.pretraining import PretrainSettings, pretrain
 from crosscontext.run_folder import RunFolder
-from crosscontext.tracking import read_metrics
+from crosscontext.tracking import Silence, read_metrics
 from crosscontext.views import draw_view
 from tiny_run import TINY, assert_same, settings, state_of, timeless
 
@@ -149,6 +149,21 @@ def test_epochs_images_and_minutes_become_steps(image_folder: Path, tmp_path: Pa
             start(**budget)
     with pytest.raises(StoppedEarlyError, match=r"of \d{2,},"):  # how many depends on the machine
         start(minutes=0.5)
+
+
+def test_a_run_that_ends_in_its_warmup_says_so(image_folder: Path, tmp_path: Path) -> None:
+    said = []
+
+    class Listener(Silence):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    pretrain(settings(image_folder, tmp_path / "run", steps=2), Listener())
+    assert [
+        line
+        for line in said
+        if line.startswith("method.warmup is 5 epochs, 15 steps, but the run has only 2")
+    ]
 
 
 def test_two_lengths_are_refused(image_folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from crosscontext.schedules import (
     Duration,
     Plan,
     Timespan,
+    long_warmups,
     rising_momentum,
     seconds_of,
     warmup_cosine,
@@ -52,6 +53,14 @@ def test_durations_become_whole_steps_in_one_place(duration: str, steps: int) ->
 def test_what_is_no_duration_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValidationError, match=r"is not a duration. Write .*'5 epochs', '200 steps'"):
         TypeAdapter(Duration).validate_python(text)
+
+
+def test_a_warmup_made_for_a_longer_run_is_named_with_a_remedy() -> None:
+    plan = Plan(num_images=60_000, batch_size=256, total_steps=134)
+    settings = [("optimizer.warmup", "5 epochs"), ("method.warmup", "50%"), ("steps", 134)]
+    (line,) = long_warmups(settings, plan)
+    assert line.startswith("optimizer.warmup is 5 epochs, 1170 steps, but the run has only 134.")
+    assert "--optimizer.warmup 5%" in line
 
 
 def test_the_last_partial_batch_of_an_epoch_does_not_count() -> None:

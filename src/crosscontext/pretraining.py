@@ -31,6 +31,8 @@ from crosscontext.planning import PretrainSettings, plan_of, settle
 from crosscontext.rehearsal import rehearse
 from crosscontext.rollback import Rollbacks
 from crosscontext.run_folder import RunFolder
+from crosscontext.schedules import long_warmups
+from crosscontext.settings import leaves
 from crosscontext.stepping import Stepper, scalars_of
 from crosscontext.telling import Telling
 from crosscontext.tracking import MetricsFile, Progress, Silence, SkippedFile, Stopwatch
@@ -98,6 +100,8 @@ def prepare_and_train(
     if settings.steps is None:
         settings = rehearse(settings, dataset, device, progress)
     plan = plan_of(settings, dataset)
+    for line in long_warmups(leaves(settings.model_dump(mode="json")), plan):
+        progress.say(line)
     method = build_method(settings, plan, device)
     optimizer = settings.optimizer.build(method.student)
     loader = make_loader(settings, dataset, method, device)

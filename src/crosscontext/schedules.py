@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator
@@ -70,6 +70,22 @@ class Plan(NamedTuple):
             "%": self.total_steps / 100,
         }
         return round(amount * unit_in_steps[match["unit"][0]])
+
+
+def long_warmups(settings: Iterable[tuple[str, object]], plan: Plan) -> list[str]:
+    """Complain of each warm-up that takes more than half of the run, as one meant for a longer run does.
+
+    Args:
+        settings: dotted names and values; those called warmup count.
+        plan: of the run.
+    """
+    warmups = [(name, str(value)) for name, value in settings if name.endswith(".warmup")]
+    return [
+        f"{name} is {value}, {plan.steps(value)} steps, but the run has only {plan.total_steps}. "
+        f"Unless this is meant, give it a share of the run: --{name} 5%"
+        for name, value in warmups
+        if plan.steps(value) > plan.total_steps / 2
+    ]
 
 
 def seconds_of(timespan: Timespan) -> float:
