@@ -1,5 +1,6 @@
 """The doors through which foreign bytes enter, each with examples: what a fuzzer knocks at."""
 
+import gzip
 import io
 import json
 import struct
@@ -17,7 +18,14 @@ from crosscontext.backbones import ResNetSettings
 from crosscontext.checkpoints import load_checkpoint, save_checkpoint
 from crosscontext.commandline import Verb, parse
 from crosscontext.contexts import ContextSettings
-from crosscontext.datasets import CocoSettings, ListSettings, ParquetSettings, TarSettings, VocSettings
+from crosscontext.datasets import (
+    CocoSettings,
+    IdxSettings,
+    ListSettings,
+    ParquetSettings,
+    TarSettings,
+    VocSettings,
+)
 from crosscontext.datasets.contract import Splits
 from crosscontext.datasets.decoding import decode, decode_numbers, decode_pixels
 from crosscontext.encoders import load_encoder
@@ -129,6 +137,8 @@ def doors(folder: Path) -> dict[str, Door]:
     annotations = folder / "voc" / "Annotations"
     (folder / "voc" / "JPEGImages").mkdir(parents=True)
     annotations.mkdir()
+    for name in ("idx", "idx-gz"):
+        (folder / name).mkdir()
     RunFolder(folder).checkpoint.parent.mkdir()
     for name in ("a.jpg", "b.jpg"):
         pixels().save(folder / "voc" / "JPEGImages" / name)
@@ -209,6 +219,16 @@ def doors(folder: Path) -> dict[str, Door]:
         ),
         "list": Door(
             [b"a.jpg\tx\nb.jpg\ty\n", b"a.jpg\r\nb.jpg"], lambda f: _look(ListSettings(path=f).open())
+        ),
+        "idx": Door(
+            [b"\0\0\x08\x03" + struct.pack(">3I", 2, 3, 3) + bytes(range(18))],
+            lambda file: _look(IdxSettings(path=file.parent).open()),
+            "idx/train-images-idx3-ubyte",
+        ),
+        "idx, compressed": Door(
+            [gzip.compress(b"\0\0\x08\x03" + struct.pack(">3I", 2, 3, 3) + bytes(range(18)), mtime=0)],
+            lambda file: _look(IdxSettings(path=file.parent).open()),
+            "idx-gz/train-images-idx3-ubyte.gz",
         ),
         "voc": Door([other.encode()], _voc, "voc/Annotations/a.xml"),
         "coco": Door([json.dumps(coco).encode()], annotation, "coco.json"),

@@ -24,8 +24,8 @@ from mutation import mutated, with_lines
 
 INPUTS = 120
 DOORS = (
-    "settings", "arguments", "images", "tar", "tar index", "parquet", "list", "voc", "coco", "pytorch",
-    "checkpoint", "safetensors", "encoder",
+    "settings", "arguments", "images", "tar", "tar index", "parquet", "list", "idx", "idx, compressed", "voc",
+    "coco", "pytorch", "checkpoint", "safetensors", "encoder",
 )  # fmt: skip
 NOT_REFUSED = (
     "tar index",  # is made anew

@@ -2,7 +2,6 @@ import functools
 import gzip
 import hashlib
 import pickle
-import struct
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,22 +15,11 @@ from pydantic import ValidationError
 from crosscontext.datasets import NamedSettings
 from crosscontext.datasets.named import DATA_DIR_VARIABLE
 from crosscontext.errors import DataError
-
-
-def write_idx(path: Path, values: np.ndarray) -> None:
-    """The file format of MNIST: magic number with the rank, sizes, bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
-    path.write_bytes(header + values.astype(np.uint8).tobytes())
+from idx_files import lay_out_idx
 
 
 def write_mnist(root: Path, folder: str) -> None:
-    """Four training and two test images; image i is filled with i, and of class 9 − i."""
-    for prefix, size in (("train", 4), ("t10k", 2)):
-        numbers = np.arange(size)
-        raw = root / folder / "raw"
-        write_idx(raw / f"{prefix}-images-idx3-ubyte", np.tile(numbers[:, None, None], (1, 28, 28)))
-        write_idx(raw / f"{prefix}-labels-idx1-ubyte", 9 - numbers)
+    lay_out_idx(root / folder / "raw")
 
 
 def accept_any_content(monkeypatch: pytest.MonkeyPatch, kind: type, *lists: str) -> None:
@@ -55,6 +43,20 @@ def test_files_of_torchvision_are_read_in_either_place(root: Path, place: str) -
     assert list(test.names) == ["test/000000", "test/000001"]
     image = train.image(3)
     assert (image.mode, image.size, image.getpixel((5, 5))) == ("RGB", (28, 28), (3, 3, 3))
+
+
+def test_files_of_a_linux_distribution_are_read_as_they_are(root: Path) -> None:
+    lay_out_idx(root / "fashion-mnist", compressed=True)
+    train, test = NamedSettings(dataset="fashion-mnist").open()
+    assert train.labels is not None
+    assert [train.labels.class_names[number] for number in train.labels.classes] == [
+        "Ankle boot",
+        "Bag",
+        "Sneaker",
+        "Shirt",
+    ]
+    assert test is not None
+    assert test.class_names == train.class_names
 
 
 def test_classes_are_numbered_in_the_order_of_their_names(root: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from crosscontext.datasets import coco, lists, parquet, tar, voc
+from crosscontext.datasets import coco, idx, lists, parquet, tar, voc
 from crosscontext.datasets.coco import CocoSettings
 from crosscontext.datasets.contract import (
     Annotation,
@@ -22,6 +22,7 @@ from crosscontext.datasets.contract import (
     Splits,
 )
 from crosscontext.datasets.folder import FolderSettings
+from crosscontext.datasets.idx import IdxSettings
 from crosscontext.datasets.lists import ListSettings
 from crosscontext.datasets.masks import MasksSettings, is_mask_folder
 from crosscontext.datasets.named import KNOWN_NAMES, NamedSettings
@@ -40,6 +41,7 @@ __all__ = [
     "Dataset",
     "DatasetSettings",
     "FolderSettings",
+    "IdxSettings",
     "Labels",
     "ListSettings",
     "MaskDataset",
@@ -59,8 +61,8 @@ def from_text(value: object) -> object:
     """Spell out the short form of a data set: ``shapes``, a known name such as ``cifar10``, a path or a URL.
 
     A folder that bears one of these names is written ``./shapes``. What is in a folder is told by its layout:
-    that of Pascal VOC, of COCO, images with masks, tar or parquet files, or else image files. A file, also
-    with wildcards, is told by its ending: tar, parquet, or a list of images.
+    that of Pascal VOC, of COCO, of MNIST, images with masks, tar or parquet files, or else image files. A
+    file, also with wildcards, is told by its ending: tar, parquet, or a list of images.
 
     Args:
         value: text or path; anything else is returned as it is.
@@ -95,8 +97,9 @@ def from_text(value: object) -> object:
 
 
 def _in_folder(folder: Path, value: str | Path) -> dict[str, object]:
-    if voc.recognises(folder):
-        return {"name": "voc", "path": value}
+    for name, recognises in {"voc": voc.recognises, "idx": idx.recognises}.items():
+        if recognises(folder):
+            return {"name": name, "path": value}
     if (parts := coco.recognised(folder)) is not None:
         return {"name": "coco", **parts}
     for name, ending in _ENDINGS_OF_SHARDS.items():
@@ -129,7 +132,8 @@ DatasetSettings = Annotated[
     | MasksSettings
     | TarSettings
     | ParquetSettings
-    | ListSettings,
+    | ListSettings
+    | IdxSettings,
     Field(discriminator="name"),
     BeforeValidator(from_text),
 ]

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from pydantic import model_validator
 
+from crosscontext.datasets import idx
 from crosscontext.datasets.arrays import ArrayDataset
 from crosscontext.datasets.contract import Labels, Splits
 from crosscontext.datasets.folder import FolderSettings
@@ -24,8 +25,8 @@ KNOWN_NAMES: tuple[KnownName, ...] = get_args(KnownName)
 class NamedSettings(Settings):
     """A set that torchvision knows, from the folder that the variable CROSSCONTEXT_DATA_DIR names.
 
-    Looked for in this order: image files in <folder>/<dataset>/train and test, torchvision's own files in
-    <folder>/<dataset>, and the same in <folder>.
+    Looked for in this order: image files in <folder>/<dataset>/train and test, IDX files of MNIST's kind in
+    <folder>/<dataset>, torchvision's own files there, and the same in <folder>.
     """
 
     name: Literal["torchvision"] = "torchvision"
@@ -59,6 +60,8 @@ class NamedSettings(Settings):
         folder = root / self.dataset
         if not self.unlabelled and (folder / "train").is_dir() and (folder / "test").is_dir():
             return FolderSettings(path=folder).open()
+        if self.dataset in ("mnist", "fashion-mnist") and idx.recognises(folder):
+            return idx.read(folder, _mnist(self.dataset).classes)
         train_split = "train+unlabeled" if self.unlabelled else "train"
         attempts = [(folder, False), (root, False)] + [(folder, True)] * self.download
         faults = []
@@ -85,6 +88,12 @@ def _data_dir() -> Path:
     return Path(text).expanduser()
 
 
+def _mnist(dataset: Literal["mnist", "fashion-mnist"]) -> Any:
+    from torchvision import datasets as published
+
+    return published.MNIST if dataset == "mnist" else published.FashionMNIST
+
+
 def _load(dataset: KnownName, root: Path, split: str, download: bool) -> ArrayDataset:
     from torchvision import datasets as published
 
@@ -95,8 +104,7 @@ def _load(dataset: KnownName, root: Path, split: str, download: bool) -> ArrayDa
             source = kind(root, train=split == "train", download=download)
             pixels, classes, class_names = source.data, source.targets, source.classes
         case "mnist" | "fashion-mnist":
-            kind = {"mnist": published.MNIST, "fashion-mnist": published.FashionMNIST}[dataset]
-            source = kind(root, train=split == "train", download=download)
+            source = _mnist(dataset)(root, train=split == "train", download=download)
             pixels, classes, class_names = source.data.numpy(), source.targets, source.classes
         case "stl10":
             source = published.STL10(root, split=split, download=download)
