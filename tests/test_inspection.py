@@ -37,6 +37,7 @@ def test_all_is_measured_on_the_same_images() -> None:
         assert neighbours.rows.shape == (40, 10)
     assert 1 <= found.rankme <= found.largest_rank == min(40, encoder().width)
     assert [contest.what for contest in found.contests] == ["Distorted copies that find their original"]
+    assert found.against_pixels == ()
     assert found.contradicted == ()
 
 
@@ -67,7 +68,10 @@ def test_a_wrong_label_is_contradicted_by_the_neighbours() -> None:
     knn, copies = found.contests
     assert knn.what.startswith("Images whose class")
     assert knn.encoder > 0.9
-    assert copies.low <= copies.encoder - copies.twin <= copies.high
+    (pixels,) = found.against_pixels
+    assert (pixels.what, pixels.encoder) == (knn.what, knn.encoder)
+    assert pixels.rival > 0.9  # dark and light are told by their pixels alone
+    assert copies.low <= copies.encoder - copies.rival <= copies.high
 
 
 def test_the_same_picture_twice_is_a_double() -> None:

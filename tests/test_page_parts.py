@@ -73,8 +73,8 @@ def resampled(mean: float) -> str:
 
 def test_an_encoder_is_held_against_the_twin_of_its_protocol() -> None:
     twin = score(0.3, model="random", replicates=resampled(0.3))
-    (contest,) = contests_of([score(0.5, replicates=resampled(0.5)), twin])
-    assert (contest.encoder, contest.twin) == (0.5, 0.3)
+    (contest,) = contests_of([score(0.5, replicates=resampled(0.5)), twin], "random")
+    assert (contest.encoder, contest.rival) == (0.5, 0.3)
     assert contest.low == pytest.approx(contest.high) == pytest.approx(0.2)  # resampled in pairs
-    assert contests_of([score(0.5, protocol={**PROTOCOL, "seed": 1}), twin]) == []
-    assert contests_of([score(0.5, model="pixels"), twin]) == []
+    assert contests_of([score(0.5, protocol={**PROTOCOL, "seed": 1}), twin], "random") == []
+    assert contests_of([score(0.5, model="pixels"), twin], "random") == []

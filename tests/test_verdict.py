@@ -20,6 +20,7 @@ def verdict(**changes: Any) -> Verdict:
         "rankme": 40.0,
         "largest_rank": 100,
         "contests": [BETTER],
+        "pixels": None,
         "rise": 0.0,
         "unreadable": 0.0,
     }
@@ -84,6 +85,21 @@ def test_without_labels_only_a_large_lead_after_long_training_is_green(
     assert "crosscontext evaluate" in found.action
     assert "labels" in check(found, "Untrained twin").found
     assert verdict(contests=[BETTER, copies], images_seen=images_seen).level == "green"
+
+
+@pytest.mark.parametrize(
+    ("contest", "level"),
+    [
+        (Contest("right", True, 0.8, 0.85, -0.06, -0.04), "amber"),
+        (Contest("right", True, 0.8, 0.79, -0.01, 0.03), "amber"),
+        (Contest("right", True, 0.8, 0.7, 0.08, 0.12), "green"),
+    ],
+)
+def test_an_encoder_must_beat_raw_pixels_too_where_there_are_labels(contest: Contest, level: str) -> None:
+    found = verdict(pixels=contest)
+    assert found.level == level
+    assert "of raw pixels" in check(found, "Raw pixels").found
+    assert ("Train longer" in found.action) == (level == "amber")
 
 
 def test_what_is_lost_without_labels_is_as_bad_as_with_them() -> None:

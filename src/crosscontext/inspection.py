@@ -26,7 +26,7 @@ from crosscontext.neighbours import Neighbours, nearest
 from crosscontext.preview import as_picture
 from crosscontext.probe import vote
 from crosscontext.randomness import permutation
-from crosscontext.references import random_twin
+from crosscontext.references import Pixels, random_twin
 from crosscontext.shapes import Float, Float32, Int64
 from crosscontext.tasks.health import PooledHypercolumn
 from crosscontext.verdict import Contest
@@ -79,6 +79,10 @@ class Inspection(NamedTuple):
     spread: float
     largest_rank: int
     contests: tuple[Contest, ...]
+    """Against the untrained twin."""
+
+    against_pixels: tuple[Contest, ...]
+    """Against raw pixels; empty without labels."""
 
     lonely: tuple[Surprise, ...]
     """Least like any other."""
@@ -146,11 +150,14 @@ def look_at(
         for model, gallery in ((encoder, values), (twin, of_twin))
     )
     contests = [_contest("Distorted copies that find their original", False, finds, twin_finds, seed)]
+    against_pixels: list[Contest] = []
     contradicted: tuple[Surprise, ...] = ()
     if features.classes is not None:
-        right, twin_right = (_right(rows, features.classes) for rows in (values, of_twin))
+        pixels = extract(Pixels(preprocessing), images, batch_size, workers).values
+        right, *others = (_right(rows, features.classes) for rows in (values, of_twin, pixels))
         what = f"Images whose class the {min(_VOTERS, len(values) - 1)} nearest of {len(values)} name"
-        contests.insert(0, _contest(what, True, right, twin_right, seed))
+        by_labels, *against_pixels = (_contest(what, True, right, other, seed) for other in others)
+        contests.insert(0, by_labels)
     after, before, by_hypercolumn = (_others(rows, NEIGHBOURS) for rows in (values, of_twin, stacked))
     if features.classes is not None:
         contradicted = _contradicted(after, features.classes, images.class_names)
@@ -168,6 +175,7 @@ def look_at(
         spread=feature_std(values),
         largest_rank=min(values.shape),
         contests=tuple(contests),
+        against_pixels=tuple(against_pixels),
         lonely=_lonely(after),
         contradicted=contradicted,
         divided=_divided(agreement),

@@ -134,7 +134,10 @@ def report(settings: ReportSettings, notify: Callable[[str], None] = lambda _: N
             spread=found.spread if found else last_of(metrics, "health/feature_std"),
             rankme=found.rankme if found else last_of(metrics, "health/rankme"),
             largest_rank=found.largest_rank if found else monitored,
-            contests=[*contests_of(scores), *(found.contests if found else ())],
+            contests=[*contests_of(scores, "random"), *(found.contests if found else ())],
+            pixels=next(
+                iter([*contests_of(scores, "pixels"), *(found.against_pixels if found else ())]), None
+            ),
             rise=rise_of(metrics),
             unreadable=skipped / len(dataset.names) if dataset is not None else 0.0,
         )

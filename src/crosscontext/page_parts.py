@@ -21,7 +21,7 @@ _MOST_POINTS = 120
 _LAST_PART = 0.8  # of a run, from which on its trend is taken
 _OF_THE_PAGE = Inks("currentColor", "var(--rule)", "none")
 _KNN = "val/knn_top1"
-_ENCODER, _TWIN = "encoder", "random"
+_ENCODER = "encoder"
 
 
 class _Kind(NamedTuple):
@@ -123,8 +123,13 @@ def score_rows(scores: Sequence[Score]) -> list[ScoreRow]:
     return [_row(f"{task} {metric}", of_row) for (task, metric, _), of_row in rows.items()]
 
 
-def contests_of(scores: Sequence[Score]) -> list[Contest]:
-    """Find where an encoder and its untrained twin were scored in k-NN or linear accuracy, k-NN first."""
+def contests_of(scores: Sequence[Score], rival: str) -> list[Contest]:
+    """Find where an encoder and a rival were scored in k-NN or linear accuracy, k-NN first.
+
+    Args:
+        scores: of all models.
+        rival: name of a reference: random (the untrained twin) or pixels.
+    """
     found = []
     for task, metric in (("knn", "top1_k20"), ("linear", "top1"), ("knn", "top1")):
         latest = {
@@ -133,12 +138,12 @@ def contests_of(scores: Sequence[Score]) -> list[Contest]:
             if score.task == task and score.metric == metric
         }
         for (protocol, model), ours in latest.items():
-            twin = latest.get((protocol, _TWIN))
-            if model == _ENCODER and twin is not None:
-                gap = difference({None: ours}, {None: twin})
+            theirs = latest.get((protocol, rival))
+            if model == _ENCODER and theirs is not None:
+                gap = difference({None: ours}, {None: theirs})
                 if gap.low is not None and gap.high is not None:
                     what = f"{ours.n} test images, right by {'k-NN' if task == 'knn' else 'a linear probe'}"
-                    found.append(Contest(what, True, ours.value, twin.value, gap.low, gap.high))
+                    found.append(Contest(what, True, ours.value, theirs.value, gap.low, gap.high))
     return found
 
 

@@ -7,7 +7,8 @@ What learning is worth, only labels can say. So in k-NN or linear accuracy it is
 twin beyond chance. Without labels there is but the game that training has practised, to find the original of
 a distorted copy, and a network gets better at that within a few steps. It counts as green only if the lower
 end of the lead is at least `LABEL_FREE_LEAD`, after at least `LABEL_FREE_IMAGES` images seen; else the
-verdict is amber, and asks for labels.
+verdict is amber, and asks for labels. Where there are labels, raw pixels must be beaten as well: of small,
+centred objects they tell more than a network that was trained too shortly.
 """
 
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ STILL_RISING = 0.02
 
 
 class Contest(NamedTuple):
-    """The encoder against its untrained twin, in one score of which more is better."""
+    """The encoder against a rival, in one score of which more is better."""
 
     what: str
     """What the score says, as it is told to a person."""
@@ -38,7 +39,7 @@ class Contest(NamedTuple):
     """Whether it was scored by labels."""
 
     encoder: float
-    twin: float
+    rival: float
     low: float
     """Lower end of the 95 % interval of the difference; the images are resampled in pairs."""
 
@@ -66,7 +67,10 @@ class Evidence(NamedTuple):
     """What RankMe could be at most: the smaller of the numbers of images and of dimensions."""
 
     contests: Sequence[Contest]
-    """The most telling one first."""
+    """Against the untrained twin, the most telling one first."""
+
+    pixels: Contest | None
+    """Against raw pixels, by labels."""
 
     rise: float | None
     """Of the k-NN accuracy over the last fifth of the run."""
@@ -117,6 +121,7 @@ def judge(evidence: Evidence) -> Verdict:
             _spread(evidence),
             _rank(evidence),
             _against_the_twin(evidence),
+            _against_pixels(evidence.pixels),
             _rising(evidence),
             _readable(evidence),
         )
@@ -183,20 +188,37 @@ def _against_the_twin(evidence: Evidence) -> Check:
         )
     contest = evidence.contests[0]
     found = (
-        f"{contest.what}: {contest.encoder:.1%}, of the untrained twin {contest.twin:.1%} "
+        f"{contest.what}: {contest.encoder:.1%}, of the untrained twin {contest.rival:.1%} "
         f"(difference {contest.low:+.1%} to {contest.high:+.1%})."
     )
     if contest.low > 0:
         if contest.labelled:
             return Check("Untrained twin", "green", found, "")
         return _without_labels(contest, evidence.images_seen, found)
-    level: Level = "red" if contest.encoder <= contest.twin else "amber"
+    level: Level = "red" if contest.encoder <= contest.rival else "amber"
     return Check(
         "Untrained twin",
         level,
         f"{found} " + ("Training gained nothing." if level == "red" else "That may be luck."),
         "Train longer; look at the views below: what makes two views of an image alike must be still in "
         "them; with few images, start from weights with --backbone.weights FILE.",
+    )
+
+
+def _against_pixels(contest: Contest | None) -> Check | None:
+    if contest is None:
+        return None
+    found = (
+        f"{contest.what}: {contest.encoder:.1%}, of raw pixels {contest.rival:.1%} "
+        f"(difference {contest.low:+.1%} to {contest.high:+.1%})."
+    )
+    if contest.low > 0:
+        return Check("Raw pixels", "green", found, "")
+    return Check(
+        "Raw pixels",
+        "amber",
+        f"{found} Whoever compares the pictures themselves does as well, or better.",
+        "Train longer; look at the views below: what tells the classes apart must be still in them.",
     )
 
 
