@@ -187,6 +187,7 @@ def test_what_cannot_work_is_said_before_anything_is_written(
         (RunFolderError, run, pictures, tmp_path / "file", "cannot be the folder of an index"),
         (ImageIndexError, run, pictures, pictures, "is no index, and holds"),
         (DataError, run, tmp_path / "nowhere", tmp_path / "new", "does not exist"),
+        (DataError, run, tmp_path / "mnist", tmp_path / "new", r"mnist is a data set by name.*Write its"),
         (DataError, run, tmp_path / "empty", tmp_path / "new", "no files at all"),
         (
             DataError,

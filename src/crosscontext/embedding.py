@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from crosscontext.datasets import known_names
 from crosscontext.datasets.folder import whole_folder
 from crosscontext.encoders import Encoder, Preprocessing, load_encoder
 from crosscontext.errors import DataError, ImageIndexError
@@ -84,7 +85,7 @@ def embed(settings: EmbedSettings, notify: Callable[[str], None] = lambda _: Non
         require_pyarrow()
     keep_memory()
     encoder = load_encoder(settings.run)
-    names = whole_folder(settings.data).names
+    names = _image_files(settings.data)
     with claimed(settings.out, notify) as write:
         old = None if settings.overwrite or not has_index(settings.out) else open_index(settings.out)
         encoder = _seeing(encoder, settings, old)
@@ -114,6 +115,16 @@ def embed(settings: EmbedSettings, notify: Callable[[str], None] = lambda _: Non
         ):
             return old
         return write(card, content)
+
+
+def _image_files(folder: Path) -> Sequence[str]:
+    if folder.name in known_names() and not folder.exists():
+        raise DataError(
+            f"{folder.name} is a data set by name, and an index is made of image files: no folder {folder} "
+            "exists. Write its images into a folder first (docs/image-index.md has the lines), or compute "
+            "their features alone with crosscontext.extract in Python."
+        )
+    return whole_folder(folder).names
 
 
 def _compute(
