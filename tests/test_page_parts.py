@@ -31,6 +31,11 @@ def test_terms_of_the_loss_share_a_panel_with_a_legend() -> None:
     assert len({colour for _, colour in loss.lines}) == 2
 
 
+def test_what_has_another_scale_is_not_drawn_into_the_panel_of_rankme() -> None:
+    (_, _, rank) = curves_of([line | {"health/rankme": 40.0, "health/rankme_share": 0.3} for line in METRICS])
+    assert (rank.title, rank.lines) == ("RankMe", ())
+
+
 def test_long_curves_are_thinned_to_means() -> None:
     metrics = [{"step": i, "images": i, "train/loss": float(i % 2)} for i in range(1, 1201)]
     (loss,) = curves_of(metrics)

@@ -1,6 +1,7 @@
 """What the page of a run tells in words, tables and curves: run folder → **page parts** → the template."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -30,21 +31,21 @@ class _Kind(NamedTuple):
     title: str
     meaning: str
     names: str
-    """Of the scalar, or how those of several begin."""
+    """Of its scalars, as a regular expression."""
 
     up: tuple[float, float] | None = None
     """Ends of the vertical axis."""
 
 
 _KINDS = (
-    _Kind("Loss", "What training makes smaller.", "train/loss"),
+    _Kind("Loss", "What training makes smaller.", r"train/loss(_\w+)?"),
     _Kind("k-NN accuracy", "Share of training images whose nearest others name the right class.", _KNN),
     _Kind("RankMe", "Dimensions that the features use; a fall to 1 is a collapse.", "health/rankme"),
     _Kind("Spread of the features", "From 0, a collapse, to 1.", "health/feature_std", (0.0, 1.0)),
     _Kind(
         "Entropy of the relations",
         "As a share of the largest; at 1 a relation says nothing, at 0 it knows one image alone.",
-        "health/relation_entropy_",
+        r"health/relation_entropy_\w+",
         (0.0, 1.0),
     ),
     _Kind("Learning rate", "", "train/lr"),
@@ -89,7 +90,7 @@ def curves_of(metrics: Metrics) -> list[Curve]:
     names = sorted({name for line in metrics for name in line})
     found = []
     for kind in _KINDS:
-        lines = [_line(metrics, name) for name in names if name.startswith(kind.names)]
+        lines = [_line(metrics, name) for name in names if re.fullmatch(kind.names, name)]
         if lines:
             told = "; ".join(
                 f"{line.label} from {line.ys[0]:.4g} to {line.ys[-1]:.4g}, least {min(line.ys):.4g}, "
