@@ -168,7 +168,8 @@ def difference(one: BySeed, other: BySeed) -> Estimate:
     """Subtract the scores of another contender, in pairs.
 
     With two or more seeds in common, a pair is a seed: the same order of images, the same first weights. Else
-    a pair is a test image, as resampled for both; there is no interval if they were resampled differently.
+    a pair is a test image, as resampled for both; there is no interval if they were resampled differently, or
+    the resamples were not kept.
 
     Args:
         one: its scores under some protocol.
@@ -180,7 +181,9 @@ def difference(one: BySeed, other: BySeed) -> Estimate:
     value = float(np.mean([s.value for s in one.values()]) - np.mean([s.value for s in other.values()]))
     resamples = {(s.n, s.seed, len(s.replicates)) for s in (*one.values(), *other.values())}
     low, high = (
-        interval(_mean_replicates(one) - _mean_replicates(other)) if len(resamples) == 1 else (None, None)
+        interval(_mean_replicates(one) - _mean_replicates(other))
+        if len(resamples) == 1 and all(length for *_, length in resamples)
+        else (None, None)
     )
     return Estimate(value=value, low=low, high=high, over="images", seeds=min(len(one), len(other)))
 

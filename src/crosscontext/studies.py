@@ -12,7 +12,7 @@ from crosscontext.crew import claimed, work
 from crosscontext.errors import SettingsError, StudyError
 from crosscontext.machine import choose_device
 from crosscontext.study_plan import StudyPlan, StudySettings, named_cells, plan_of
-from crosscontext.study_records import StudyRecord, write_records
+from crosscontext.study_records import RECORDS, StudyRecord, finding_of, recorded, write_records
 from crosscontext.study_runs import StudyRun, changed, forget, is_finished, is_trained, runs_of
 from crosscontext.trials import Trial, try_out
 
@@ -36,23 +36,27 @@ def study(settings: StudySettings, notify: Callable[[str], None] = lambda _: Non
     with claimed(settings.runs, notify) as lock:
         runs = _runs(settings, plan, try_out(settings, plan, notify))
         _settle_changes(runs, settings.overwrite, notify)
-        finished = [run for run in runs if is_finished(run)]
-        unfinished = [run for run in runs if run not in finished]
-        if finished:
-            notify(f"{len(finished)} of {len(runs)} runs are finished already")
-            write_records(settings, runs, finished)
+        here = {run.key: finding_of(run) for run in runs if is_finished(run)}
+        found = recorded(settings, plan)
+        if gone := len(found.keys() - here.keys()):
+            notify(f"{gone} runs are not here, but in {settings.out / RECORDS}: they count as finished")
+        found |= here
+        unfinished = [run for run in runs if run.key not in found]
+        if found:
+            notify(f"{len(found)} of {len(runs)} runs are finished already")
+            write_records(settings, runs, found)
 
         def keep(run: StudyRun) -> None:
-            finished.append(run)
-            write_records(settings, runs, finished)
-            notify(f"{run.name}: finished, {len(finished)} of {len(runs)}")
+            found[run.key] = finding_of(run)
+            write_records(settings, runs, found)
+            notify(f"{run.name}: finished, {len(found)} of {len(runs)}")
 
         failures = work(unfinished, jobs_of(settings, plan), lock, notify, keep)
     if failures:
         causes = [f"{failure.run.name}: {failure.cause}; log: {failure.run.log}" for failure in failures]
         summary = f"{len(failures)} of {len(runs)} runs failed; the same command runs them again."
         raise StudyError("\n".join([summary, *causes]))
-    return write_records(settings, runs, finished)
+    return write_records(settings, runs, found)
 
 
 def describe(settings: StudySettings, notify: Callable[[str], None] = lambda _: None) -> str:
@@ -65,12 +69,16 @@ def describe(settings: StudySettings, notify: Callable[[str], None] = lambda _: 
     plan = plan_of(settings)
     with claimed(settings.runs, notify):
         trials = try_out(settings, plan, notify)
-    runs = _runs(settings, plan, trials)
+    runs, known = _runs(settings, plan, trials), recorded(settings, plan)
     jobs = jobs_of(settings, plan)
     lines = [f"{len(plan.cells)} cells × {len(settings.seeds)} seeds, {jobs} runs at once"]
     for cell, values in named_cells(settings).items():
         trial = trials[cell]
-        states = [_state(run) for run in runs if run.cell == cell]
+        states = [
+            "recorded" if run.key in known and not is_trained(run) else _state(run)
+            for run in runs
+            if run.cell == cell
+        ]
         counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         size = plan.cells[cell].batch_size
         lines.append(
@@ -78,7 +86,8 @@ def describe(settings: StudySettings, notify: Callable[[str], None] = lambda _: 
             f"{trial.minutes:.1f} minutes a run; {counted}"
         )
     tasks = [task.name for evaluation in plan.evaluations for task in evaluation.tasks]
-    left = sum(trials[run.cell].minutes for run in runs if not is_trained(run)) / jobs
+    missing = [run for run in runs if run.key not in known and not is_trained(run)]
+    left = sum(trials[run.cell].minutes for run in missing) / jobs
     lines.append(f"  each is scored by: {', '.join(tasks)}")
     lines.append(f"{left:.0f} minutes of training are left, at the speed of a cell that runs alone")
     return "\n".join(lines)

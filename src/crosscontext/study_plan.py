@@ -111,13 +111,15 @@ class StudySettings(Settings):
     """CPU threads of each run."""
 
     out: Path
-    """Folder of the results: records.json, table.md and curves.svg; the command line takes studies/STUDY."""
+    """Folder of the results: records.json, table.md and curves.svg; the command line takes studies/STUDY.
+    Runs that are recorded there count as finished, also where their folders are gone."""
 
     runs: Path
     """Folder of the runs with their weights, one a cell and seed; the command line takes runs/STUDY."""
 
     overwrite: bool = False
-    """Train those runs anew whose settings have changed since they were begun."""
+    """Train those runs anew whose settings have changed since they were begun, and replace records of runs
+    that the study has no more."""
 
     @field_validator("seeds")
     @classmethod

@@ -1,23 +1,28 @@
 """What a study found: finished runs → **study records** → records.json, table.md, curves.svg.
 
-Small enough to be committed: no weights, no resamples, no paths of this machine.
+Small enough to be committed: no weights, no resamples, no paths of this machine. Where the runs are gone,
+their records still stand for them, so that a study can be extended in a clone of its repository.
 """
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from crosscontext.charts import Line, Panel, draw
 from crosscontext.comparison import Comparison, line_up
 from crosscontext.contenders import Run, contenders_of, settings_of_method
 from crosscontext.curves import SCALARS, Curve, Scalar, curves_of, mean_curve
+from crosscontext.errors import SettingsError
+from crosscontext.results import Score
 from crosscontext.run_folder import write_atomically
 from crosscontext.settings import load_yaml
-from crosscontext.study_plan import StudySettings
-from crosscontext.study_runs import StudyRun, read_scores
+from crosscontext.study_plan import StudyPlan, StudySettings, plan_of
+from crosscontext.study_runs import RunKey, StudyRun, as_scored, differing, read_scores, run_folder
 from crosscontext.tables import comparison_text
 from crosscontext.tracking import read_metrics
 
@@ -25,6 +30,7 @@ RECORDS, TABLE, CURVES = "records.json", "table.md", "curves.svg"
 
 _OF_THE_MACHINE = {"out", "runs", "jobs", "overwrite"}
 _OF_A_SCORE = {"replicates", "protocol", "versions", "created"}  # the table has the protocols
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 _TITLES: Mapping[Scalar, str] = {
     "val/knn_top1": "k-NN top-1 on training images, per cent",
     "train/loss": "loss (each method has its own)",
@@ -58,6 +64,13 @@ class RunRecord(BaseModel):
     """By the name of the scalar in metrics.jsonl."""
 
 
+class Finding(NamedTuple):
+    """What a finished run has brought."""
+
+    record: RunRecord
+    scores: Sequence[Score]
+
+
 class StudyRecord(BaseModel):
     """All that is kept of a study."""
 
@@ -78,25 +91,25 @@ class StudyRecord(BaseModel):
 
 
 def write_records(
-    study: StudySettings, runs: Sequence[StudyRun], finished: Sequence[StudyRun]
+    study: StudySettings, runs: Sequence[StudyRun], found: Mapping[RunKey, Finding]
 ) -> StudyRecord:
     """Write what is known so far; one run suffices.
 
     Args:
         study: its settings.
         runs: all of the study.
-        finished: those that have all scores; at least one.
+        found: of those that have all scores; at least one.
 
     Raises:
         SettingsError: the scores cannot be put side by side.
         RunFolderError: the folder cannot be written.
     """
-    order = list(dict.fromkeys(run.cell for run in runs))
-    finished = sorted(finished, key=lambda run: (order.index(run.cell), study.seeds.index(run.settings.seed)))
+    cells = dict.fromkeys(run.cell for run in runs)
+    finished = [found[cell, seed] for cell in cells for seed in study.seeds if (cell, seed) in found]
     record = StudyRecord(
         study=study.model_dump(mode="json", exclude=_OF_THE_MACHINE),
-        missing=tuple(run.name for run in runs if run not in finished),
-        runs=tuple(_record(run) for run in finished),
+        missing=tuple(run.name for run in runs if run.key not in found),
+        runs=tuple(finding.record for finding in finished),
         table=_table(study, finished),
     )
     contents = {
@@ -163,23 +176,85 @@ def picture(record: StudyRecord) -> str:
     return draw(rows)
 
 
-def _table(study: StudySettings, finished: Sequence[StudyRun]) -> Comparison:
-    runs = [Run(run.folder.path, load_yaml(run.folder.config), read_scores(run)) for run in finished]
-    contenders = contenders_of(runs, [run.cell for run in finished], lambda _: None)
-    there = {contender.label for contender in contenders}
-    return line_up(contenders, study.baseline if study.baseline in there else None)
-
-
-def _record(run: StudyRun) -> RunRecord:
-    lines = read_metrics(run.folder.metrics)
+def finding_of(run: StudyRun) -> Finding:
+    """Read what a finished run has left on the disk."""
+    lines, scores = read_metrics(run.folder.metrics), read_scores(run)
     curves = curves_of(lines)
-    return RunRecord(
+    record = RunRecord(
         cell=run.cell,
         seed=run.settings.seed,
         settings=settings_of_method(load_yaml(run.folder.config)),
         images=int(lines[-1]["images"]),
         seconds=curves["train/loss"].seconds[-1],
         environment=json.loads(run.folder.environment.read_bytes()),
-        scores=tuple(score.model_dump(mode="json", exclude=_OF_A_SCORE) for score in read_scores(run)),
+        scores=tuple(score.model_dump(mode="json", exclude=_OF_A_SCORE) for score in scores),
         curves=curves,
     )
+    return Finding(record, scores)
+
+
+def recorded(study: StudySettings, plan: StudyPlan) -> dict[RunKey, Finding]:
+    """Read what records.json knows of the runs that the study has now; their weights may be gone.
+
+    A run counts if its cell, the budget and all evaluations are what they were. Its scores have no resamples.
+
+    Raises:
+        SettingsError: new records would lose runs that are nowhere else, and `overwrite` does not allow it.
+    """
+    file = study.out / RECORDS
+    try:
+        record = StudyRecord.model_validate_json(file.read_bytes())
+        then = StudySettings.model_validate({**record.study, "out": study.out, "runs": study.runs})
+        before = plan_of(then)
+    except FileNotFoundError:
+        return {}
+    except (ValidationError, SettingsError) as error:
+        if study.overwrite:
+            return {}
+        raise SettingsError(
+            f"{file} is there and cannot be read ({str(error).splitlines()[0]}). Replace it with "
+            "--overwrite, or choose another --out."
+        ) from error
+    same_scores = list(map(as_scored, before.evaluations)) == list(map(as_scored, plan.evaluations))
+    same_cells = [
+        cell
+        for cell, settings in plan.cells.items()
+        if cell in before.cells and not differing(before.cells[cell], settings)
+    ]
+    found = {
+        (run.cell, run.seed): Finding(run, list(_scores(run, record.table)))
+        for run in record.runs
+        if same_scores and run.cell in same_cells and run.seed in study.seeds
+    }
+    lost = [
+        f"{run.cell}, seed {run.seed}"
+        for run in record.runs
+        if (run.cell, run.seed) not in found and not run_folder(study, run.cell, run.seed).encoder.is_file()
+    ]
+    if lost and not study.overwrite:
+        raise SettingsError(
+            f"{file} has {len(lost)} runs that the study has no more, or with other settings, and that are "
+            f"nowhere else: {'; '.join(lost)}. Take the change back, let them go with --overwrite, or choose "
+            "another --out."
+        )
+    return found
+
+
+def _scores(run: RunRecord, table: Comparison) -> Iterator[Score]:
+    """Give scores of a record back what the table and the time of writing have for all of them."""
+    protocols = {row.protocol_digest: row.protocol for row in table.rows}
+    for score in run.scores:
+        protocol = protocols.get(str(score["protocol_digest"]))
+        if protocol is not None:
+            lost = {"protocol": protocol, "replicates": "", "versions": {}, "created": _LONG_AGO}
+            yield Score.model_validate({**score, **lost})
+
+
+def _table(study: StudySettings, finished: Sequence[Finding]) -> Comparison:
+    runs = [
+        Run(Path(f"{record.cell}-{record.seed}"), {"seed": record.seed}, scores)
+        for record, scores in finished
+    ]
+    contenders = contenders_of(runs, [record.cell for record, _ in finished], lambda _: None)
+    there = {contender.label for contender in contenders}
+    return line_up(contenders, study.baseline if study.baseline in there else None)

@@ -24,6 +24,10 @@ _NO_SAY = {"run", "threads", "device", "workers", "batch_size", "cache"}  # in t
 _SCORES = TypeAdapter(list[Score])
 
 
+RunKey = tuple[str, int]
+"""Cell and seed."""
+
+
 class Command(NamedTuple):
     """What a process is started with."""
 
@@ -47,6 +51,11 @@ class StudyRun(NamedTuple):
         return f"{self.cell}, seed {self.settings.seed}"
 
     @property
+    def key(self) -> RunKey:
+        """Tells the runs of a study apart."""
+        return self.cell, self.settings.seed
+
+    @property
     def folder(self) -> RunFolder:
         """Where `crosscontext pretrain` writes."""
         return RunFolder(self.settings.out)
@@ -63,7 +72,7 @@ class StudyRun(NamedTuple):
 
     def scores_of(self, evaluation: EvaluateSettings) -> Path:
         """File with the scores of an evaluation; it is there once they are complete."""
-        return self.folder.path / f"scores-{_digest(evaluation)}.json"
+        return self.folder.path / f"scores-{as_scored(evaluation)}.json"
 
 
 def runs_of(study: StudySettings, plan: StudyPlan) -> list[StudyRun]:
@@ -71,7 +80,7 @@ def runs_of(study: StudySettings, plan: StudyPlan) -> list[StudyRun]:
     runs: list[StudyRun] = []
     for seed in study.seeds:
         for cell, settings in plan.cells.items():
-            out = study.runs / cell / f"seed-{seed}"
+            out = run_folder(study, cell, seed).path
             settled = settings.model_copy(update={"seed": seed, "out": out})
             evaluations = [
                 each.model_copy(update={"run": out, **({"references": ()} if runs else {})})
@@ -79,6 +88,11 @@ def runs_of(study: StudySettings, plan: StudyPlan) -> list[StudyRun]:
             ]
             runs.append(StudyRun(cell, settled, tuple(evaluations)))
     return runs
+
+
+def run_folder(study: StudySettings, cell: str, seed: int) -> RunFolder:
+    """Where the run of a cell with a seed is."""
+    return RunFolder(study.runs / cell / f"seed-{seed}")
 
 
 def next_command(run: StudyRun) -> Command | None:
@@ -132,8 +146,13 @@ def changed(run: StudyRun) -> str:
     if not run.asked.is_file():
         return ""
     before = resolve(PretrainSettings, [Layer(str(run.asked), load_yaml(run.asked))])
-    found = [path for path in changes(before, run.settings) if path.partition(".")[0] not in SESSION_FIELDS]
-    return told({path: (at(before, path), at(run.settings, path)) for path in found})
+    return told(differing(before, run.settings))
+
+
+def differing(before: PretrainSettings, now: PretrainSettings) -> dict[str, tuple[object, object]]:
+    """Find the settings that differ and have a say in the weights, with both values."""
+    found = [path for path in changes(before, now) if path.partition(".")[0] not in SESSION_FIELDS]
+    return {path: (at(before, path), at(now, path)) for path in found}
 
 
 def forget(run: StudyRun) -> None:
@@ -160,5 +179,6 @@ def _write(path: Path, settings: Settings) -> None:
     write_atomically(path, lambda file: file.write(dump_yaml(settings).encode()))
 
 
-def _digest(evaluation: EvaluateSettings) -> str:
+def as_scored(evaluation: EvaluateSettings) -> str:
+    """Identify an evaluation by what has a say in its scores."""
     return digest(evaluation.model_dump(mode="json", exclude=_NO_SAY))
