@@ -67,6 +67,7 @@ def test_a_batch_in_parts_is_the_whole_batch(accumulate: int) -> None:
         ),
         ({"accumulate": 4, "batch_norm": {"name": "split", "groups": 2}}, r"groups is 2, .*multiple of 4"),
         ({"accumulate": 2, "method": "simclr", "batch_norm": "local"}, "simclr compares all images"),
+        ({"accumulate": 2, "method": "simcgh", "batch_norm": "local"}, "simcgh compares all images"),
         ({"accumulate": 2, "method": "vicreg", "batch_norm": "local"}, "vicreg compares all images"),
         ({"accumulate": 2, "method": "barlow_twins", "batch_norm": "local"}, "barlow_twins compares all"),
     ],

@@ -9,6 +9,9 @@ import naive
 from crosscontext.relations import relate
 from crosscontext.siamese_losses import (
     barlow_twins,
+    batch_cross_entropy,
+    batch_entropy,
+    batch_relation,
     negative_cosine,
     nt_xent,
     prototype_cross_entropy,
@@ -30,6 +33,36 @@ def test_nt_xent_is_that_of_the_paper() -> None:
 def test_nt_xent_of_images_that_are_all_alike_is_the_logarithm_of_the_choices() -> None:
     alike = STUDENT[:1].expand(B, D)
     assert nt_xent(alike, alike, 0.2).item() == pytest.approx(math.log(2 * B - 1))
+
+
+def naive_batch_cross_entropy(student: Tensor, teacher: Tensor, slots: Tensor) -> Tensor:
+    terms = []
+    for b in range(B):
+        others = [k for k in range(B) if k != b]
+        target = naive.relation(teacher[b], [teacher[k] for k in others], 0.04)
+        prediction = naive.relation(student[b], [slots[k] for k in others], 0.1)
+        terms.append(naive.cross_entropy(target, prediction))
+    return naive.mean(terms)
+
+
+def test_relations_within_a_batch_leave_the_image_itself_out() -> None:
+    def ours(student: Tensor) -> Tensor:
+        target = batch_relation(TEACHER, TEACHER, 0.04)
+        return batch_cross_entropy(target, batch_relation(student, SLOTS[:B], 0.1))
+
+    def papers(student: Tensor) -> Tensor:
+        return naive_batch_cross_entropy(student, TEACHER, SLOTS[:B])
+
+    assert_same(ours, papers, STUDENT)
+    relation = batch_relation(STUDENT, STUDENT, 0.04).exp()
+    assert relation.diagonal().tolist() == [0] * B
+    assert relation.sum(dim=1).tolist() == pytest.approx([1] * B)
+
+
+def test_the_entropy_within_a_batch_is_a_share_of_that_of_equal_relations() -> None:
+    alike = STUDENT[:1].expand(B, D)
+    assert batch_entropy(batch_relation(alike, alike, 0.1)).item() == pytest.approx(1)
+    assert 0 < batch_entropy(batch_relation(STUDENT, STUDENT, 0.04)) < 1
 
 
 @pytest.mark.parametrize("temperature", [0.04, 1.0])

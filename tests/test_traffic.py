@@ -25,6 +25,7 @@ def named(settings: PretrainSettings, count: int) -> dict[str, Message]:
         ("cgh", {}),
         ("cgh", {"batch_norm": SPLIT}),
         ("simclr", {}),
+        ("simcgh", {}),
         ({"name": "dino", "prototypes": 32}, {}),
     ],
 )

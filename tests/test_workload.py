@@ -74,10 +74,10 @@ def test_half_the_images_hold_half_the_activations() -> None:
     assert parts.key_bytes == whole.key_bytes
 
 
-@pytest.mark.parametrize("name", ["ressl", "byol", "dino", "simclr", "supervised"])
+@pytest.mark.parametrize("name", ["ressl", "byol", "dino", "simclr", "simcgh", "supervised"])
 def test_every_kind_of_method_has_a_workload(name: str) -> None:
     work = workload_of(small(name), PLAN, 8)
     assert work.flops > 0
     assert work.gradient_bytes > 0
-    assert (work.compared_bytes != ()) == (name == "simclr")
+    assert (work.compared_bytes != ()) == (name in ("simclr", "simcgh"))
     assert (work.memory_bytes > 0) == (name == "ressl")

@@ -86,8 +86,8 @@ class PretrainSettings(Settings):
     """Network to train: resnet10 … resnet101, or any name of timm."""
 
     method: MethodSettings = CGHSettings()
-    """Objective: cgh, or one of its relatives moco, ressl, sce, co2, distill, simclr, byol, simsiam, dino,
-    barlow_twins, vicreg; supervised learns from labels, for comparison."""
+    """Objective: cgh, or one of its relatives simcgh, moco, ressl, sce, co2, distill, simclr, byol, simsiam,
+    dino, barlow_twins, vicreg; supervised learns from labels, for comparison."""
 
     views: ViewsSettings = ViewsSettings()
     """Augmentations."""

@@ -4,6 +4,7 @@ relations → **siamese losses** → methods. What two of the methods share stan
 computed in float32 at least.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -44,6 +45,51 @@ def nt_xent(
         logits = rows @ rows.T / temperature
     others = torch.arange(len(rows), device=rows.device).roll(len(first))
     return F.cross_entropy(logits.fill_diagonal_(-torch.inf), others)
+
+
+def batch_relation(
+    rows: Float[Tensor, "B D"], slots: Float[Tensor, "B D"], temperature: float
+) -> Float[Tensor, "B B"]:
+    """How each image of a batch resembles the others: ln p, where the image itself is left out (-inf).
+
+    Source: CGH, arXiv 2308.13392, eq. 3, with the batch in place of the memory. Replaces::
+
+        for b in range(B):
+            others = {k: exp(rows[b] @ slots[k] / temperature) for k in range(B) if k != b}
+            relation[b] = {k: log(value / sum(others.values())) for k, value in others.items()}
+
+    Args:
+        rows: unit rows.
+        slots: unit rows of the same context; row k belongs to image k.
+        temperature: positive.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        logits = full_precision(rows) @ full_precision(slots).T / temperature
+    return logits.fill_diagonal_(-torch.inf).log_softmax(dim=1)
+
+
+def batch_entropy(relation: Float[Tensor, "B B"]) -> Float[Tensor, ""]:
+    """Mean entropy of relations within a batch, as a fraction of the largest one, ln (B − 1)."""
+    return batch_cross_entropy(relation, relation) / math.log(max(len(relation) - 1, 2))
+
+
+def batch_cross_entropy(target: Float[Tensor, "B B"], prediction: Float[Tensor, "B B"]) -> Float[Tensor, ""]:
+    """Cross-entropy between relations within a batch, averaged over it, in nats.
+
+    Source: CGH, arXiv 2308.13392, eq. 4 and 5. Replaces::
+
+        loss = 0.0
+        for b in range(B):
+            for k in range(B):
+                if k != b:
+                    loss -= exp(target[b, k]) * prediction[b, k] / B
+
+    Args:
+        target: as of `batch_relation`; what it was made of gets a gradient, too, unless it is detached.
+        prediction: of the student.
+    """
+    itself = torch.eye(len(target), dtype=torch.bool, device=target.device)
+    return -(target.exp() * prediction.masked_fill(itself, 0)).sum(dim=1).mean()
 
 
 def symmetric_divergence(

@@ -26,6 +26,7 @@ from crosscontext.methods import (
     MethodSettings,
     ReSSLSettings,
     SCESettings,
+    SimCGHSettings,
     SimCLRSettings,
     SimSiamSettings,
     SupervisedSettings,
@@ -39,6 +40,7 @@ from crosscontext.methods.dino import DINO
 from crosscontext.methods.distill import Distill
 from crosscontext.methods.relational import RelationalMethod
 from crosscontext.methods.siamese import SiameseMethod
+from crosscontext.methods.simcgh import SimCGH
 from crosscontext.methods.simclr import SimCLR
 from crosscontext.methods.simsiam import SimSiam
 from crosscontext.methods.supervised import Supervised
@@ -79,6 +81,33 @@ def test_simclr_is_naive_nt_xent_of_two_strong_views() -> None:
     assert isinstance(method, SimCLR)
     first, second = (unit(method.student(view)) for view in views["strong"])
     assert_loss(method, views, naive.nt_xent(first, second, 0.3))
+
+
+def among_others(rows: Tensor, slots: Tensor, temperature: float) -> list[list[Tensor]]:
+    """How each image resembles the others."""
+    images = range(len(rows))
+    return [naive.relation(rows[b], [slots[k] for k in images if k != b], temperature) for b in images]
+
+
+def test_simcgh_contrasts_in_each_context_and_crosses_relations_between_views_and_contexts() -> None:
+    method, views = ready(SimCGHSettings(relation_weight=0.3, temperature_contrast=0.15))
+    assert isinstance(method, SimCGH)
+    first, second = (method.student(view) for view in views["strong"])
+    contrast = naive.mean([naive.nt_xent(first[name], second[name], 0.15) for name in ("global", "hyper")])
+    terms = []
+    for source, target, sharp, soft in (("global", "hyper", 0.04, 0.08), ("hyper", "global", 0.08, 0.1)):
+        for teacher, student in ((first, second), (second, first)):
+            guides = among_others(teacher[source], teacher[source], sharp)
+            guided = among_others(student[target], teacher[target], soft)
+            terms += [naive.cross_entropy(*pair) for pair in zip(guides, guided, strict=True)]
+    assert_loss(method, views, contrast + 0.3 * naive.mean(terms))
+
+
+def test_simcgh_without_relations_is_simclr_in_both_contexts() -> None:
+    method, views = ready(SimCGHSettings(relation_weight=0, pairs=("global->global",)))
+    assert isinstance(method, SimCGH)
+    first, second = (method.student(view)["global"] for view in views["strong"])
+    assert_loss(method, views, naive.nt_xent(first, second, 0.2))
 
 
 @pytest.mark.parametrize("num_local", [0, 2])

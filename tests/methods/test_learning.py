@@ -54,6 +54,7 @@ RUNS = {
     "sce": Run(700, 0.5, COLOURED, FAST_TEACHER),
     "moco": Run(600, 0.5, GREY, FASTER_TEACHER),
     "simclr": Run(200, 0.5, GREY, {}),
+    "simcgh": Run(400, 0.5, GREY, {}),
     "byol": Run(1800, 0.5, GREY, {**SMALL, "prediction_width": 64, "momentum": 0.9}),
     "simsiam": Run(1200, 0.5, GREY, {**SMALL, "prediction_width": 64}),
     "dino": Run(1400, 1.0, GREY, {**FEW_PROTOTYPES, "momentum": 0.98}),

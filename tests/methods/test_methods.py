@@ -18,8 +18,9 @@ from crosscontext.methods import (
     MoCoSettings,
     ReSSLSettings,
     SCESettings,
+    SimCGHSettings,
 )
-from crosscontext.methods.cgh import Pair
+from crosscontext.methods.crossing import Pair
 from crosscontext.methods.moco import MoCo
 from crosscontext.methods.momentum import MomentumSettings
 from crosscontext.optimizers import OptimizerSettings
@@ -43,6 +44,8 @@ ABLATIONS: list[MethodSettings] = [
     CGHSettings(contrast_kept=0.25),
     CGHSettings(own_share=0.5, keep="teacher"),
     CGHSettings(memory=MemorySettings(start="random")),
+    SimCGHSettings(pairs=PAIRS),
+    SimCGHSettings(pairs=("hyper->hyper",)),
     ReSSLSettings(local_views=2),
     MoCoSettings(memory=MemorySettings(slots=20)),
     SCESettings(local_views=2, own_share=0.2),

@@ -14,6 +14,7 @@ from crosscontext.methods.distill import DistillSettings
 from crosscontext.methods.moco import MoCoSettings
 from crosscontext.methods.ressl import ReSSLSettings
 from crosscontext.methods.sce import SCESettings
+from crosscontext.methods.simcgh import SimCGHSettings
 from crosscontext.methods.simclr import SimCLRSettings
 from crosscontext.methods.simsiam import SimSiamSettings
 from crosscontext.methods.supervised import SupervisedSettings
@@ -33,6 +34,7 @@ __all__ = [
     "Outcome",
     "ReSSLSettings",
     "SCESettings",
+    "SimCGHSettings",
     "SimCLRSettings",
     "SimSiamSettings",
     "SupervisedSettings",
@@ -43,6 +45,7 @@ __all__ = [
 
 MethodSettings = Annotated[
     CGHSettings
+    | SimCGHSettings
     | MoCoSettings
     | ReSSLSettings
     | SCESettings

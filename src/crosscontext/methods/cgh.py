@@ -5,7 +5,7 @@ student's in the other. A relation method is a set of directed (teacher context 
 that ReSSL and all ablations of the paper are settings of this file.
 """
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,40 +13,20 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from crosscontext.backbones.contract import Backbone
-from crosscontext.contexts import ContextName
 from crosscontext.losses import info_nce, relation_cross_entropy
 from crosscontext.methods.contract import Outcome, Views
+from crosscontext.methods.crossing import CrossingSettings
 from crosscontext.methods.momentum import MomentumMethod, MomentumSettings
 from crosscontext.relations import relate
 from crosscontext.schedules import Duration, Plan, warmup_fraction
 
-Pair = Literal["global->hyper", "hyper->global", "global->global", "hyper->hyper"]
-
 _CENTRE_DECAY = 0.9
 
 
-class CGHSettings(MomentumSettings):
+class CGHSettings(CrossingSettings, MomentumSettings):
     """CGH; the defaults are the published loss, with sizes for small sets."""
 
     name: Literal["cgh"] = "cgh"
-
-    pairs: tuple[Pair, ...] = Field(("global->hyper", "hyper->global"), min_length=1)
-    """Which teacher context guides which student context; all pairs count alike."""
-
-    temperature_teacher_global: float = Field(0.04, gt=0)
-    """Temperature of the teacher's global relation."""
-
-    temperature_teacher_hyper: float = Field(0.08, gt=0)
-    """Temperature of the teacher's hypercolumn relation."""
-
-    temperature_student_global: float = Field(0.10, gt=0)
-    """Temperature of the student's global relation."""
-
-    temperature_student_hyper: float = Field(0.08, gt=0)
-    """Temperature of the student's hypercolumn relation."""
-
-    temperature_contrast: float = Field(0.2, gt=0)
-    """Temperature of InfoNCE."""
 
     warmup: Duration = "5 epochs"
     """The loss moves in a line from InfoNCE to the relations over this time, as published. Relations of an
@@ -68,8 +48,6 @@ class CGHSettings(MomentumSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> "CGHSettings":
-        if len(set(self.pairs)) < len(self.pairs):
-            raise ValueError(f"pairs names one pair twice: {', '.join(self.pairs)}. Name each pair once.")
         if self.local_views and not any(pair.endswith("->global") for pair in self.pairs):
             raise ValueError(
                 f"local_views is {self.local_views}, but none of the pairs {', '.join(self.pairs)} "
@@ -87,20 +65,10 @@ class CGH(MomentumMethod):
     """Student, teacher and memory of the published method and of its ablations."""
 
     def __init__(self, settings: CGHSettings, backbone: Backbone, plan: Plan):
-        pairs = [cast("list[ContextName]", pair.split("->")) for pair in settings.pairs]
-        names = sorted({context for pair in pairs for context in pair})
-        super().__init__(settings, backbone, names)
-        self.settings, self.pairs, self.context_names = settings, pairs, names
+        super().__init__(settings, backbone, settings.context_names)
+        self.settings, self.context_names = settings, settings.context_names
         self.view_counts = {"weak": 1, "strong": 1, "local": settings.local_views}
         self.warmup_steps = plan.steps(settings.warmup)
-        self.teacher_temperature = {
-            "global": settings.temperature_teacher_global,
-            "hyper": settings.temperature_teacher_hyper,
-        }
-        self.student_temperature = {
-            "global": settings.temperature_student_global,
-            "hyper": settings.temperature_student_hyper,
-        }
         for context in self.context_names if settings.centring != "none" else ():
             self.register_buffer(f"centre_{context}", torch.zeros(self.memory.num_slots))
 
@@ -115,12 +83,12 @@ class CGH(MomentumMethod):
             taught["global"] += self.student(torch.cat(local), only={"global"})["global"].chunk(len(local))
 
         terms, entropies = {}, {}
-        for source, target in self.pairs:
+        for source, target in self.settings.directions:
             relation = relate(
                 teacher[source],
                 slots[source],
                 slots[target],
-                self.teacher_temperature[source],
+                self.settings.teacher_temperature[source],
                 self._centre(source),
             )
             costs = [
@@ -128,7 +96,7 @@ class CGH(MomentumMethod):
                     relation,
                     rows,
                     slots[target],
-                    self.student_temperature[target],
+                    self.settings.student_temperature[target],
                     teacher[target] if self.settings.own_share else None,
                     self.settings.own_share,
                 )
