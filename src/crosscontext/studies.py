@@ -34,10 +34,10 @@ def study(settings: StudySettings, notify: Callable[[str], None] = lambda _: Non
     """
     plan = plan_of(settings)
     with claimed(settings.runs, notify) as lock:
+        found = recorded(settings, plan)
         runs = _runs(settings, plan, try_out(settings, plan, notify))
         _settle_changes(runs, settings.overwrite, notify)
         here = {run.key: finding_of(run) for run in runs if is_finished(run)}
-        found = recorded(settings, plan)
         if gone := len(found.keys() - here.keys()):
             notify(f"{gone} runs are not here, but in {settings.out / RECORDS}: they count as finished")
         found |= here
@@ -68,17 +68,14 @@ def describe(settings: StudySettings, notify: Callable[[str], None] = lambda _: 
     """
     plan = plan_of(settings)
     with claimed(settings.runs, notify):
+        known = recorded(settings, plan)
         trials = try_out(settings, plan, notify)
-    runs, known = _runs(settings, plan, trials), recorded(settings, plan)
+    runs = _runs(settings, plan, trials)
     jobs = jobs_of(settings, plan)
     lines = [f"{len(plan.cells)} cells × {len(settings.seeds)} seeds, {jobs} runs at once"]
     for cell, values in named_cells(settings).items():
         trial = trials[cell]
-        states = [
-            "recorded" if run.key in known and not is_trained(run) else _state(run)
-            for run in runs
-            if run.cell == cell
-        ]
+        states = [_state(run, run.key in known) for run in runs if run.cell == cell]
         counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         size = plan.cells[cell].batch_size
         lines.append(
@@ -134,7 +131,9 @@ def _settle_changes(runs: Sequence[StudyRun], overwrite: bool, notify: Callable[
         forget(run)
 
 
-def _state(run: StudyRun) -> str:
+def _state(run: StudyRun, is_recorded: bool) -> str:
+    if is_recorded and not is_trained(run):
+        return "recorded"
     if what := changed(run):
         return f"begun with other settings: {what}"
     if is_finished(run):

@@ -22,7 +22,7 @@ from crosscontext.results import Score
 from crosscontext.run_folder import write_atomically
 from crosscontext.settings import load_yaml
 from crosscontext.study_plan import StudyPlan, StudySettings, plan_of
-from crosscontext.study_runs import RunKey, StudyRun, as_scored, differing, read_scores, run_folder
+from crosscontext.study_runs import RunKey, StudyRun, as_scored, differing, read_scores, run_folder, told_run
 from crosscontext.tables import comparison_text
 from crosscontext.tracking import read_metrics
 
@@ -62,6 +62,11 @@ class RunRecord(BaseModel):
 
     curves: dict[Scalar, Curve]
     """By the name of the scalar in metrics.jsonl."""
+
+    @property
+    def key(self) -> RunKey:
+        """Tells the runs of a study apart."""
+        return self.cell, self.seed
 
 
 class Finding(NamedTuple):
@@ -222,14 +227,14 @@ def recorded(study: StudySettings, plan: StudyPlan) -> dict[RunKey, Finding]:
         if cell in before.cells and not differing(before.cells[cell], settings)
     ]
     found = {
-        (run.cell, run.seed): Finding(run, list(_scores(run, record.table)))
+        run.key: Finding(run, list(_scores(run, record.table)))
         for run in record.runs
         if same_scores and run.cell in same_cells and run.seed in study.seeds
     }
     lost = [
-        f"{run.cell}, seed {run.seed}"
+        told_run(run.key)
         for run in record.runs
-        if (run.cell, run.seed) not in found and not run_folder(study, run.cell, run.seed).encoder.is_file()
+        if run.key not in found and not run_folder(study, run.key).encoder.is_file()
     ]
     if lost and not study.overwrite:
         raise SettingsError(

@@ -48,7 +48,7 @@ class StudyRun(NamedTuple):
     @property
     def name(self) -> str:
         """For people."""
-        return f"{self.cell}, seed {self.settings.seed}"
+        return told_run(self.key)
 
     @property
     def key(self) -> RunKey:
@@ -80,7 +80,7 @@ def runs_of(study: StudySettings, plan: StudyPlan) -> list[StudyRun]:
     runs: list[StudyRun] = []
     for seed in study.seeds:
         for cell, settings in plan.cells.items():
-            out = run_folder(study, cell, seed).path
+            out = run_folder(study, (cell, seed)).path
             settled = settings.model_copy(update={"seed": seed, "out": out})
             evaluations = [
                 each.model_copy(update={"run": out, **({"references": ()} if runs else {})})
@@ -90,8 +90,15 @@ def runs_of(study: StudySettings, plan: StudyPlan) -> list[StudyRun]:
     return runs
 
 
-def run_folder(study: StudySettings, cell: str, seed: int) -> RunFolder:
-    """Where the run of a cell with a seed is."""
+def told_run(key: RunKey) -> str:
+    """Name a run for people."""
+    cell, seed = key
+    return f"{cell}, seed {seed}"
+
+
+def run_folder(study: StudySettings, key: RunKey) -> RunFolder:
+    """Where a run is."""
+    cell, seed = key
     return RunFolder(study.runs / cell / f"seed-{seed}")
 
 

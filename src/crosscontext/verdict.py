@@ -187,10 +187,7 @@ def _against_the_twin(evidence: Evidence) -> Check:
             "Give the images with --data DIR, or labelled ones to crosscontext evaluate RUN --data DIR.",
         )
     contest = evidence.contests[0]
-    found = (
-        f"{contest.what}: {contest.encoder:.1%}, of the untrained twin {contest.rival:.1%} "
-        f"(difference {contest.low:+.1%} to {contest.high:+.1%})."
-    )
+    found = _result(contest, "the untrained twin")
     if contest.low > 0:
         if contest.labelled:
             return Check("Untrained twin", "green", found, "")
@@ -205,13 +202,17 @@ def _against_the_twin(evidence: Evidence) -> Check:
     )
 
 
+def _result(contest: Contest, rival: str) -> str:
+    return (
+        f"{contest.what}: {contest.encoder:.1%}, of {rival} {contest.rival:.1%} "
+        f"(difference {contest.low:+.1%} to {contest.high:+.1%})."
+    )
+
+
 def _against_pixels(contest: Contest | None) -> Check | None:
     if contest is None:
         return None
-    found = (
-        f"{contest.what}: {contest.encoder:.1%}, of raw pixels {contest.rival:.1%} "
-        f"(difference {contest.low:+.1%} to {contest.high:+.1%})."
-    )
+    found = _result(contest, "raw pixels")
     if contest.low > 0:
         return Check("Raw pixels", "green", found, "")
     return Check(

@@ -110,11 +110,9 @@ def _array(file: Path, rank: int) -> UInt8[np.ndarray, "..."]:
     compressed = file.suffix == ".gz"
     try:
         with gzip.open(file) if compressed else file.open("rb") as stream:
-            magic = stream.read(4)
-            if magic != bytes([0, 0, 8, rank]):
-                raise ValueError(
-                    f"it begins with {magic.hex(' ')}, not with {bytes([0, 0, 8, rank]).hex(' ')}"
-                )
+            magic, due = stream.read(4), bytes([0, 0, 8, rank])
+            if magic != due:
+                raise ValueError(f"it begins with {magic.hex(' ')}, not with {due.hex(' ')}")
             shape = struct.unpack(f">{rank}I", stream.read(4 * rank))
             size = math.prod(shape)
             if not 0 < size <= file.stat().st_size * (_MOST_DEFLATED if compressed else 1):

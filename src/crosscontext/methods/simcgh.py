@@ -83,7 +83,7 @@ class SimCGH(Method):
                 relation = batch_relation(guide, guide, settings.teacher_temperature[source])
                 slots, sharpness = teacher[target].detach(), settings.student_temperature[target]
                 costs.append(batch_cross_entropy(relation, batch_relation(student[target], slots, sharpness)))
-                entropies[f"relation_entropy_{source}"] = batch_entropy(relation)
+            entropies[f"relation_entropy_{source}"] = batch_entropy(relation)
             terms[f"loss_{target}_from_{source}"] = torch.stack(costs).mean()
         relations = [term for name, term in terms.items() if "_from_" in name]
         loss = terms["loss_contrast"] + settings.relation_weight * torch.stack(relations).mean()
