@@ -10,7 +10,7 @@ import pytest
 from crosscontext.errors import SettingsError
 from crosscontext.settings import dump_yaml
 from crosscontext.study_plan import plan_of
-from crosscontext.study_records import Finding, StudyRecord, finding_of, recorded, write_records
+from crosscontext.study_records import FinishedRun, StudyRecord, finished_run, recorded, write_records
 from crosscontext.study_runs import RunKey, StudyRun
 from handmade import score
 from trained_run import small_runs
@@ -30,8 +30,8 @@ def finish(run: StudyRun, value: float) -> StudyRun:
     return run
 
 
-def found(runs: Sequence[StudyRun]) -> dict[RunKey, Finding]:
-    return {run.key: finding_of(run) for run in runs}
+def found(runs: Sequence[StudyRun]) -> dict[RunKey, FinishedRun]:
+    return {run.key: finished_run(run) for run in runs}
 
 
 def test_records_table_and_curves_are_written_and_small(tmp_path: Path) -> None:

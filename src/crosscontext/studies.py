@@ -12,7 +12,7 @@ from crosscontext.crew import claimed, work
 from crosscontext.errors import SettingsError, StudyError
 from crosscontext.machine import choose_device
 from crosscontext.study_plan import StudyPlan, StudySettings, named_cells, plan_of
-from crosscontext.study_records import RECORDS, StudyRecord, finding_of, recorded, write_records
+from crosscontext.study_records import RECORDS, StudyRecord, finished_run, recorded, write_records
 from crosscontext.study_runs import StudyRun, changed, forget, is_finished, is_trained, runs_of
 from crosscontext.trials import Trial, try_out
 
@@ -37,7 +37,7 @@ def study(settings: StudySettings, notify: Callable[[str], None] = lambda _: Non
         found = recorded(settings, plan)
         runs = _runs(settings, plan, try_out(settings, plan, notify))
         _settle_changes(runs, settings.overwrite, notify)
-        here = {run.key: finding_of(run) for run in runs if is_finished(run)}
+        here = {run.key: finished_run(run) for run in runs if is_finished(run)}
         if gone := len(found.keys() - here.keys()):
             notify(f"{gone} runs are not here, but in {settings.out / RECORDS}: they count as finished")
         found |= here
@@ -47,7 +47,7 @@ def study(settings: StudySettings, notify: Callable[[str], None] = lambda _: Non
             write_records(settings, runs, found)
 
         def keep(run: StudyRun) -> None:
-            found[run.key] = finding_of(run)
+            found[run.key] = finished_run(run)
             write_records(settings, runs, found)
             notify(f"{run.name}: finished, {len(found)} of {len(runs)}")
 

@@ -69,7 +69,7 @@ class RunRecord(BaseModel):
         return self.cell, self.seed
 
 
-class Finding(NamedTuple):
+class FinishedRun(NamedTuple):
     """What a finished run has brought."""
 
     record: RunRecord
@@ -96,7 +96,7 @@ class StudyRecord(BaseModel):
 
 
 def write_records(
-    study: StudySettings, runs: Sequence[StudyRun], found: Mapping[RunKey, Finding]
+    study: StudySettings, runs: Sequence[StudyRun], found: Mapping[RunKey, FinishedRun]
 ) -> StudyRecord:
     """Write what is known so far; one run suffices.
 
@@ -114,7 +114,7 @@ def write_records(
     record = StudyRecord(
         study=study.model_dump(mode="json", exclude=_OF_THE_MACHINE),
         missing=tuple(run.name for run in runs if run.key not in found),
-        runs=tuple(finding.record for finding in finished),
+        runs=tuple(each.record for each in finished),
         table=_table(study, finished),
     )
     contents = {
@@ -181,7 +181,7 @@ def picture(record: StudyRecord) -> str:
     return draw(rows)
 
 
-def finding_of(run: StudyRun) -> Finding:
+def finished_run(run: StudyRun) -> FinishedRun:
     """Read what a finished run has left on the disk."""
     lines, scores = read_metrics(run.folder.metrics), read_scores(run)
     curves = curves_of(lines)
@@ -195,10 +195,10 @@ def finding_of(run: StudyRun) -> Finding:
         scores=tuple(score.model_dump(mode="json", exclude=_OF_A_SCORE) for score in scores),
         curves=curves,
     )
-    return Finding(record, scores)
+    return FinishedRun(record, scores)
 
 
-def recorded(study: StudySettings, plan: StudyPlan) -> dict[RunKey, Finding]:
+def recorded(study: StudySettings, plan: StudyPlan) -> dict[RunKey, FinishedRun]:
     """Read what records.json knows of the runs that the study has now; their weights may be gone.
 
     A run counts if its cell, the budget and all evaluations are what they were. Its scores have no resamples.
@@ -227,7 +227,7 @@ def recorded(study: StudySettings, plan: StudyPlan) -> dict[RunKey, Finding]:
         if cell in before.cells and not differing(before.cells[cell], settings)
     ]
     found = {
-        run.key: Finding(run, list(_scores(run, record.table)))
+        run.key: FinishedRun(run, list(_scores(run, record.table)))
         for run in record.runs
         if same_scores and run.cell in same_cells and run.seed in study.seeds
     }
@@ -255,7 +255,7 @@ def _scores(run: RunRecord, table: Comparison) -> Iterator[Score]:
             yield Score.model_validate({**score, **lost})
 
 
-def _table(study: StudySettings, finished: Sequence[Finding]) -> Comparison:
+def _table(study: StudySettings, finished: Sequence[FinishedRun]) -> Comparison:
     runs = [
         Run(Path(f"{record.cell}-{record.seed}"), {"seed": record.seed}, scores)
         for record, scores in finished
