@@ -1,6 +1,9 @@
 import os
+import pty
+import select
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,60 @@ COMP_CWORD=$(($# - 1))
 _crosscontext
 printf '%s\\n' "${COMPREPLY[@]}"
 """
+
+
+TELL_ZSH = """\
+PS1='re''ady'; autoload -U compinit; compinit -D -u; source script
+told() { print -r -- $BUFFER > answer; zle -I; print do''ne }; zle -N told; bindkey '^X' told
+"""
+"""Marks are written in two parts, for the terminal echoes what is typed."""
+
+
+def fish(place: Path, line: str) -> list[str]:
+    """What fish offers for a line, before it is sorted by use."""
+    command = ["fish", "--no-config", "-c", "source script; complete -C $argv[1]", line]
+    done = subprocess.run(
+        command, cwd=place, capture_output=True, text=True, check=True, timeout=60, env=_bare(place)
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def zsh(place: Path, line: str) -> list[str]:
+    """The word that zsh makes of the last one of a line at Tab, in a terminal."""
+    keyboard, terminal = pty.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"],
+        cwd=place,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        env=_bare(place),
+    )
+    try:
+        os.write(keyboard, TELL_ZSH.encode())
+        _wait(keyboard, b"ready")
+        os.write(keyboard, f"{line}\t\x18".encode())
+        _wait(keyboard, b"done")
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(keyboard)
+        os.close(terminal)
+    return (place / "answer").read_text().split()[-1:]
+
+
+def _bare(place: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(place), "TERM": "dumb"}
+
+
+def _wait(terminal: int, mark: bytes) -> None:
+    seen = b""
+    while mark not in seen:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        assert ready, f"the shell says nothing more after {seen!r}"
+        seen += os.read(terminal, 4096)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +147,30 @@ def test_loggers_of_other_packages_are_completed_unless_their_names_are_code(
     path.write_text(text)
     assert bash(path, "pretrain", "--loggers", "wandb", "d") == ["diary"]
     assert "reboot" not in text
+
+
+@pytest.mark.parametrize(("shell", "ask"), [("zsh", zsh), ("fish", fish)])
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ver", ["verify-resume"]),
+        ("pretrain --method.mom", ["--method.momentum"]),
+        ("pretrain --method re", ["ressl"]),
+        ("pretrain --data shapes folder_s", []),
+        ("pretrain folder_s", ["folder_small"]),
+        ("pretrain --data note", ["notes.txt"]),
+        ("note", []),
+    ],
+)
+def test_other_shells_complete_alike(
+    shell: Shell, ask: Callable[[Path, str], list[str]], line: str, expected: list[str], tmp_path: Path
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} here to complete words")
+    (tmp_path / "script").write_text(completion(CompletionSettings(shell=shell)).text)
+    (tmp_path / "notes.txt").touch()
+    unchanged = line.split()[-1:] if shell == "zsh" else []
+    assert ask(tmp_path, f"crosscontext {line}") == (expected or unchanged)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -249,6 +249,7 @@ VALUES
         end
     end
 end
+complete -c crosscontext -n 'test (count (commandline -opc)) -eq 1' -f  # no files where a verb stands
 complete -c crosscontext -a '(__crosscontext_words)'"""
 
 
