@@ -66,7 +66,7 @@ def test_an_index_is_read_as_the_documentation_says(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = (Path(__file__).parents[1] / "docs" / "image-index.md").read_text(encoding="utf-8")
-    code, _ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)  # the second one writes files to embed
+    code, *_ = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     monkeypatch.chdir(place)
     exec(code, {})
     nearest = capsys.readouterr().out.strip()

@@ -23,7 +23,10 @@ class HuggingFaceFormat(Format):
         timm_twin(encoder)
 
     def write(self, encoder: Encoder, folder: Path) -> None:
-        """Write weights, and a config.json from which timm builds the network and prepares pictures."""
+        """Write weights, and a config.json from which timm and transformers build the network.
+
+        transformers itself asks for ``num_classes=0``; among the arguments it would stand twice.
+        """
         import timm
 
         twin, seen = timm_twin(encoder), encoder.preprocessing
@@ -32,7 +35,7 @@ class HuggingFaceFormat(Format):
             "architecture": twin.name,
             "num_classes": 0,
             "num_features": encoder.width,
-            "model_args": {"num_classes": 0, **twin.arguments},
+            "model_args": twin.arguments,
             "pretrained_cfg": {
                 "custom_load": False,
                 "num_classes": 0,
@@ -67,6 +70,13 @@ class HuggingFaceFormat(Format):
         """Say how to load it, before and after it was uploaded."""
         create = 'timm.create_model("local-dir:.", pretrained=True)'
         transform = "timm.data.create_transform(**timm.data.resolve_model_data_config(model))"
-        manual = timm_manual(timm_twin(encoder), encoder.width, create, transform)
-        uploaded = 'Once the folder is uploaded, write `"hf-hub:OWNER/NAME"` for `"local-dir:."`.'
-        return manual._replace(notes=(uploaded, *manual.notes))
+        twin = timm_twin(encoder)
+        manual = timm_manual(twin, encoder.width, create, transform)
+        notes = ['Once the folder is uploaded, write `"hf-hub:OWNER/NAME"` for `"local-dir:."`.']
+        if twin.indices is None:
+            notes.append(
+                'transformers loads it, too: `AutoImageProcessor.from_pretrained(".")` prepares pictures, '
+                'and the `pooler_output` of `AutoModel.from_pretrained(".")` are the features; '
+                '`AutoModelForImageClassification.from_pretrained(".", num_labels=10)` adds a classifier.'
+            )
+        return manual._replace(notes=(*notes, *manual.notes))
