@@ -88,6 +88,7 @@ def interrupt(settings: StudySettings, folder: Path, run: Path) -> None:
     _, complaint = process.communicate(timeout=200)
     assert process.returncode == 130
     assert b"all runs have stopped with their checkpoints. The same command goes on." in complaint
+    assert complaint.count(b"their checkpoints are being saved") == 1
 
 
 def test_nothing_is_begun_if_any_cell_is_wrong(tmp_path: Path) -> None:

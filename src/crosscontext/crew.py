@@ -180,7 +180,8 @@ def _last_complaint(log: Path) -> str:
 
 def _end(workers: Sequence[_Worker], tell: Callable[[str], None]) -> None:
     """Ask all processes to save and end, and wait for that."""
-    tell(f"stopping {len(workers)} runs; their checkpoints are being saved")
+    if workers:
+        tell(f"stopping {len(workers)} runs; their checkpoints are being saved")
     for worker in workers:
         worker.process.terminate()
     for worker in workers:
