@@ -33,7 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     "moco": {"method": {"name": "moco", "memory": MEMORY}},
     "moco-split": {"method": {"name": "moco", "memory": MEMORY}, "batch_norm": SPLIT},
     "sce": {"method": {"name": "sce", "memory": MEMORY}},
-    "simcgh": {"method": {"name": "simcgh"}},
+    "simcgh": {"method": {"name": "simcgh", "local_views": 2}},
     "simclr": {"method": {"name": "simclr"}},
     "barlow_twins": {"method": {"name": "barlow_twins"}, "optimizer": {"learning_rate": 1e-7}},
     "vicreg": {"method": {"name": "vicreg"}},

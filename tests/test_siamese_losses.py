@@ -11,6 +11,7 @@ from crosscontext.siamese_losses import (
     barlow_twins,
     batch_cross_entropy,
     batch_entropy,
+    batch_info_nce,
     batch_relation,
     negative_cosine,
     nt_xent,
@@ -33,6 +34,13 @@ def test_nt_xent_is_that_of_the_paper() -> None:
 def test_nt_xent_of_images_that_are_all_alike_is_the_logarithm_of_the_choices() -> None:
     alike = STUDENT[:1].expand(B, D)
     assert nt_xent(alike, alike, 0.2).item() == pytest.approx(math.log(2 * B - 1))
+
+
+def test_batch_info_nce_is_the_naive_one() -> None:
+    def naive_one(rows: Tensor, keys: Tensor) -> Tensor:
+        return naive.mean([-naive.relation(row, [*keys], 0.2)[b].log() for b, row in enumerate(rows)])
+
+    assert_same(partial(batch_info_nce, temperature=0.2), naive_one, STUDENT, TEACHER)
 
 
 def naive_batch_cross_entropy(student: Tensor, teacher: Tensor, slots: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def named(settings: PretrainSettings, count: int) -> dict[str, Message]:
         ("cgh", {}),
         ("cgh", {"batch_norm": SPLIT}),
         ("simclr", {}),
-        ("simcgh", {}),
+        ({"name": "simcgh", "local_views": 2}, {}),
         ({"name": "dino", "prototypes": 32}, {}),
     ],
 )

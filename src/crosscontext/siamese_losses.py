@@ -47,6 +47,28 @@ def nt_xent(
     return F.cross_entropy(logits.fill_diagonal_(-torch.inf), others)
 
 
+def batch_info_nce(
+    rows: Float[Tensor, "B D"], keys: Float[Tensor, "B D"], temperature: float
+) -> Float[Tensor, ""]:
+    """Find the image of each row among the keys of the batch, averaged over it, in nats.
+
+    Source: CPC, arXiv 1807.03748, eq. 4, with the other images of the batch as negatives. Replaces::
+
+        loss = 0.0
+        for b in range(B):
+            choices = [exp(rows[b] @ keys[k] / temperature) for k in range(B)]
+            loss -= log(choices[b] / sum(choices)) / B
+
+    Args:
+        rows: unit rows.
+        keys: unit rows; row k is of the same image as row k of `rows`. They get a gradient, too.
+        temperature: positive.
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        logits = full_precision(rows) @ full_precision(keys).T / temperature
+    return F.cross_entropy(logits, torch.arange(len(rows), device=rows.device))
+
+
 def batch_relation(
     rows: Float[Tensor, "B D"], slots: Float[Tensor, "B D"], temperature: float
 ) -> Float[Tensor, "B B"]:

@@ -110,6 +110,23 @@ def test_simcgh_without_relations_is_simclr_in_both_contexts() -> None:
     assert_loss(method, views, naive.nt_xent(first, second, 0.2))
 
 
+def test_small_views_find_their_image_among_both_full_views_of_the_batch() -> None:
+    settings = SimCGHSettings(
+        local_views=2, temperature_contrast=0.15, relation_weight=0, pairs=("global->global",)
+    )
+    method, views = ready(settings)
+    assert isinstance(method, SimCGH)
+    full = [method.student(view)["global"] for view in views["strong"]]
+    small = method.student(torch.cat(views["local"]))["global"]  # BatchNorm sees them together
+    terms = [
+        -naive.relation(row, [*keys], 0.15)[number % BATCH].log()
+        for number, row in enumerate(small)
+        for keys in full
+    ]
+    assert len(terms) == 2 * 2 * BATCH
+    assert_loss(method, views, naive.nt_xent(*full, 0.15) + naive.mean(terms))
+
+
 @pytest.mark.parametrize("num_local", [0, 2])
 def test_sce_teaches_each_view_the_image_itself_and_its_relations(num_local: int) -> None:
     method, views = ready(SCESettings(memory=SMALL, own_share=0.3, local_views=num_local))

@@ -46,6 +46,7 @@ ABLATIONS: list[MethodSettings] = [
     CGHSettings(memory=MemorySettings(start="random")),
     SimCGHSettings(pairs=PAIRS),
     SimCGHSettings(pairs=("hyper->hyper",)),
+    SimCGHSettings(local_views=2),
     ReSSLSettings(local_views=2),
     MoCoSettings(memory=MemorySettings(slots=20)),
     SCESettings(local_views=2, own_share=0.2),
@@ -280,6 +281,12 @@ def test_all_pairs_count_alike() -> None:
 def test_local_views_need_a_pair_that_teaches_the_global_context(pair: Pair) -> None:
     with pytest.raises(ValueError, match=r"local_views is 2, .*global"):
         CGHSettings(pairs=(pair,), local_views=2)
+
+
+def test_local_views_without_teacher_need_a_pair_with_the_global_context() -> None:
+    assert SimCGHSettings(pairs=("global->hyper",), local_views=2).local_views == 2
+    with pytest.raises(ValueError, match=r"local_views is 2, .*global"):
+        SimCGHSettings(pairs=("hyper->hyper",), local_views=2)
 
 
 def test_twice_the_same_pair_is_refused() -> None:

@@ -11,7 +11,7 @@ arXiv 2002.05709.
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from crosscontext.backbones.contract import Backbone
@@ -20,7 +20,13 @@ from crosscontext.distributed import whole_batch
 from crosscontext.methods.contract import Method, Outcome, Views
 from crosscontext.methods.crossing import CrossingSettings
 from crosscontext.schedules import Plan
-from crosscontext.siamese_losses import batch_cross_entropy, batch_entropy, batch_relation, nt_xent
+from crosscontext.siamese_losses import (
+    batch_cross_entropy,
+    batch_entropy,
+    batch_info_nce,
+    batch_relation,
+    nt_xent,
+)
 
 
 class SimCGHSettings(CrossingSettings):
@@ -33,6 +39,20 @@ class SimCGHSettings(CrossingSettings):
 
     relation_weight: float = Field(0.5, ge=0)
     """Weight of the relations beside the contrast, whose weight is 1."""
+
+    local_views: int = Field(0, ge=0)
+    """Small crops an image (multi-crop). Each finds its image among the full views of the batch, by the
+    global context; the mean over all counts as much as the contrast."""
+
+    @model_validator(mode="after")
+    def _refuse_small_views_without_the_global_context(self) -> "SimCGHSettings":
+        if self.local_views and "global" not in self.context_names:
+            raise ValueError(
+                f"local_views is {self.local_views}, but the pairs {', '.join(self.pairs)} leave out "
+                "the global context, which local views are for. "
+                "Add 'hyper->global' to pairs, or set local_views to 0."
+            )
+        return self
 
     def resolve(self, num_images: int) -> "SimCGHSettings":
         """Settle what is "auto" for a set of this many images: nothing is."""
@@ -52,7 +72,7 @@ class SimCGH(Method):
         super().__init__()
         self.settings = settings
         self.student = settings.contexts.build(backbone, settings.context_names)
-        self.view_counts = {"strong": 2}
+        self.view_counts = {"strong": 2, "local": settings.local_views}
         self.compares_images = True
 
     @property
@@ -66,8 +86,8 @@ class SimCGH(Method):
         return self.student.backbone
 
     def forward(self, views: Views, step: int) -> Outcome:
-        """Compute the loss: contrast in each context, and relations across contexts and views."""
-        settings = self.settings
+        """Compute the loss: contrast in each context, relations across contexts and views, small views."""
+        settings, local = self.settings, views.get("local", [])
         first, second = (
             {name: whole_batch(rows) for name, rows in self.student(view).items()} for view in views["strong"]
         )  # context → (B, D)
@@ -87,6 +107,15 @@ class SimCGH(Method):
             terms[f"loss_{target}_from_{source}"] = torch.stack(costs).mean()
         relations = [term for name, term in terms.items() if "_from_" in name]
         loss = terms["loss_contrast"] + settings.relation_weight * torch.stack(relations).mean()
+        if local:
+            small = self.student(torch.cat(local), only={"global"})["global"].chunk(len(local))
+            found = [
+                batch_info_nce(whole_batch(rows), full["global"], settings.temperature_contrast)
+                for rows in small
+                for full in (first, second)
+            ]
+            terms["loss_local"] = torch.stack(found).mean()
+            loss = loss + terms["loss_local"]
         return Outcome(loss, {name: term.detach() for name, term in terms.items()} | entropies, keys={})
 
     def after_step(self, outcome: Outcome) -> None:
