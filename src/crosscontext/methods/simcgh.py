@@ -4,8 +4,10 @@ Each context tells the other view of an image from all views of the batch, as Si
 that one view has in one context guide those of the other view in the other context, as in CGH. Nothing is
 older than the step itself: what teacher and memory know of a network that still changes fast is out of date.
 
-Source: this package (docs/LOG.md has the trials); its parts are those of CGH, arXiv 2308.13392, and SimCLR,
-arXiv 2002.05709.
+Small views (multi-crop), where asked for, find their image among the full views of the batch.
+
+Source: this package (docs/LOG.md has the trials); its parts are those of CGH, arXiv 2308.13392, SimCLR,
+arXiv 2002.05709, and of multi-crop, arXiv 2006.09882.
 """
 
 from typing import Literal
