@@ -25,7 +25,7 @@ def named(settings: PretrainSettings, count: int) -> dict[str, Message]:
         ("cgh", {}),
         ("cgh", {"batch_norm": SPLIT}),
         ("simclr", {}),
-        ({"name": "simcgh", "local_views": 2}, {}),
+        ({"name": "simcgh", "local_views": 2}, {"views": {"local": {"image_size": 16}}}),
         ({"name": "dino", "prototypes": 32}, {}),
     ],
 )
@@ -33,7 +33,7 @@ def test_two_processes_hand_over_what_was_forecast(method: Any, changes: dict[st
     counted = processes.count_bytes(small(method, **changes), 2)
     assert counted.payload == counted.predicted
     assert counted.payload > 100_000
-    if not changes:  # a shuffle sends by chance a little less or more than on average
+    if changes.get("batch_norm") != SPLIT:  # a shuffle sends by chance a little less or more than on average
         assert counted.least <= counted.sent <= counted.least * 1.05
 
 

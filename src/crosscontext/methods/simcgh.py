@@ -112,8 +112,8 @@ class SimCGH(Method):
         if local:
             small = self.student(torch.cat(local), only={"global"})["global"].chunk(len(local))
             found = [
-                batch_info_nce(whole_batch(rows), full["global"], settings.temperature_contrast)
-                for rows in small
+                batch_info_nce(rows, full["global"], settings.temperature_contrast)
+                for rows in map(whole_batch, small)
                 for full in (first, second)
             ]
             terms["loss_local"] = torch.stack(found).mean()
