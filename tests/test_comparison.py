@@ -210,6 +210,17 @@ def test_runs_are_compared_from_their_folders(tmp_path: Path) -> None:
     assert row.cells["pixels"].value == 0.3
 
 
+def test_a_run_stands_for_its_method_as_the_baseline(tmp_path: Path) -> None:
+    runs = [
+        run_folder(tmp_path / name, seed, name.split("-")[0], score(0.5))
+        for name, seed in (("cgh-0", 0), ("moco-0", 0), ("moco-1", 1))
+    ]
+    table = compare(CompareSettings(runs=tuple(runs), baseline=f"{tmp_path}/moco-1/"))
+    assert table.baseline == "moco"
+    with pytest.raises(SettingsError, match=r"no baseline '.*moco-2'; there are cgh, moco"):
+        compare(CompareSettings(runs=tuple(runs), baseline=f"{tmp_path}/moco-2"))
+
+
 def test_everything_left_out_is_told(tmp_path: Path) -> None:
     runs = [
         run_folder(tmp_path / "a", 0, "cgh", score(0.5), score(0.9, metric="top1_k1")),

@@ -56,7 +56,8 @@ def test_runs_that_differ_in_seed_machine_and_place_are_one_method() -> None:
     [
         ({"optimizer": {"learning_rate": 0.06}}, "optimizer.learning_rate (0.12, 0.06)"),
         ({"data": {"name": "folder", "path": "/here/others"}}, "data.path (photos, others)"),
-        ({"steps": 9}, "steps (absent, 9)"),
+        ({"steps": 9}, "steps (null, 9)"),
+        ({"invented": 1}, "invented (absent, 1)"),
     ],
 )
 def test_runs_of_other_settings_are_other_methods_and_the_field_is_told(
@@ -67,6 +68,19 @@ def test_runs_of_other_settings_are_other_methods_and_the_field_is_told(
     assert list(found) == ["cgh (x/a)", "cgh (x/c)"]
     assert [len(values(contender)) for contender in found.values()] == [2, 1]
     assert said == [f"cgh: x/a and x/c differ in {told}"]
+
+
+def test_a_setting_that_is_newer_than_a_run_has_todays_default() -> None:
+    older = {"name": "simcgh"}
+    settings = PretrainSettings.model_validate({"data": "shapes", "out": "runs/a", "method": older})
+    newer = settings.model_dump(mode="json")["method"]
+    assert "local_views" in newer
+    runs = run("a", score(0.5), method=older), run("b", score(0.6), seed=1, method=newer)
+    assert list(contenders(*runs)) == ["simcgh"]
+    changed = run("b", score(0.6), seed=1, method={**newer, "local_views": 2})
+    said: list[str] = []
+    assert len(contenders(runs[0], changed, said=said)) == 2
+    assert said == ["simcgh: a and b differ in method.local_views (0, 2)"]
 
 
 def test_methods_of_other_names_bear_them() -> None:

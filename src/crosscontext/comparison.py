@@ -35,7 +35,8 @@ class CompareSettings(Settings):
     the runs decide."""
 
     baseline: str | None = None
-    """Name of the method or reference that the others are subtracted from; by default the first method."""
+    """What the others are subtracted from: name of a method or of a reference, or one of the runs, which
+    stands for its method; by default the first method."""
 
     format: Format = "markdown"
     """Of what is printed."""
@@ -135,7 +136,8 @@ def line_up(contenders: Sequence[Contender], baseline: str | None = None) -> Com
 
     Args:
         contenders: methods and references, with labels of their own.
-        baseline: label of the one that is subtracted; by default the first method that is in the table.
+        baseline: label of the one that is subtracted, or the path of a run of it; by default the first method
+            that is in the table.
 
     Raises:
         SettingsError: there is no score that can be compared, or no such label.
@@ -147,6 +149,8 @@ def line_up(contenders: Sequence[Contender], baseline: str | None = None) -> Com
         raise SettingsError("\n".join([f"There is nothing to compare in {named}.", *notes]))
     shown = {c.label: c for c in contenders if any(line in c.scores for line in kept)}
     baseline = next(iter(shown)) if baseline is None else baseline
+    if baseline not in shown:
+        baseline = next((label for label, c in shown.items() if Path(baseline) in c.paths), baseline)
     if baseline not in shown:
         hint = nearest(baseline, list(shown)) or "."
         raise SettingsError(f"There is no baseline '{baseline}'; there are {', '.join(shown)}{hint}")

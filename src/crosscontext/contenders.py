@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crosscontext.errors import RunFolderError, SettingsError
-from crosscontext.planning import SESSION_FIELDS
+from crosscontext.layers import Layer, resolve
+from crosscontext.planning import SESSION_FIELDS, PretrainSettings
 from crosscontext.results import Score, differences, read_results
 from crosscontext.run_folder import RunFolder
 from crosscontext.settings import load_yaml
@@ -56,6 +57,9 @@ class Contender(NamedTuple):
     scores: Mapping[Line, BySeed]
 
     is_reference: bool
+
+    paths: tuple[Path, ...] = ()
+    """Of its runs, as the user gave them; a reference has none."""
 
 
 def read_run(path: Path, notify: Callable[[str], None]) -> Run:
@@ -130,13 +134,26 @@ def _grouped(runs: Sequence[Run], notify: Callable[[str], None]) -> dict[str, li
 
 
 def settings_of_method(config: Mapping[str, object]) -> dict[str, object]:
-    """Keep of the settings of a run what tells methods apart; of paths, the last part."""
-    kept = {key: value for key, value in config.items() if key not in NOT_OF_THE_METHOD}
+    """Keep of the settings of a run what tells methods apart; of paths, the last part.
+
+    A setting that is newer than the run has the default that it has today.
+    """
+    kept = {key: value for key, value in _completed(config).items() if key not in NOT_OF_THE_METHOD}
     for outer, inner in _PATHS:
         fields = kept.get(outer)
         if isinstance(fields, Mapping) and isinstance(fields.get(inner), str):
             kept[outer] = {**fields, inner: Path(fields[inner]).name}
     return kept
+
+
+def _completed(config: Mapping[str, object]) -> Mapping[str, object]:
+    """Add the defaults of what is not there; settings that this version does not know stay as they are."""
+    known = {key: value for key, value in config.items() if key in PretrainSettings.model_fields}
+    somewhere = Layer("", {"out": "."})  # recorded studies do not say where a run was
+    try:
+        return {**config, **resolve(PretrainSettings, [somewhere, Layer("", known)]).model_dump(mode="json")}
+    except SettingsError:
+        return config
 
 
 def told(found: Mapping[str, tuple[object, object]]) -> str:
@@ -164,7 +181,7 @@ def _method(label: str, runs: Sequence[Run], notify: Callable[[str], None]) -> C
         for model, line, score in _newest(run.scores):
             if model == _ENCODER:
                 scores.setdefault(line, {})[seed] = score
-    return Contender(label, scores, is_reference=False)
+    return Contender(label, scores, is_reference=False, paths=tuple(run.path for run in runs))
 
 
 def _references(groups: Mapping[str, Sequence[Run]]) -> Iterator[Contender]:
