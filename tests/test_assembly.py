@@ -85,3 +85,24 @@ def test_the_teacher_sees_other_groups_only_where_asked() -> None:
         for batch_norm in (NO_SHUFFLE, apart)
     )
     assert not torch.allclose(same.keys["global"], other.keys["global"], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"test_size": 96}, "pictures of 96 px alone, and there is image_size 64"),
+        ({"test_size": 64, "earlier_sizes": [32]}, "pictures of 64 px alone, and there is earlier_sizes 32"),
+        (
+            {
+                "test_size": 64,
+                "method": {"name": "simcgh", "local_views": 2},
+                "views": {"local": {"image_size": 32}},
+            },
+            "pictures of 64 px alone, and there is views.local.image_size 32",
+        ),
+    ],
+)
+def test_a_backbone_that_takes_one_size_alone_is_given_no_other(changes: dict[str, Any], told: str) -> None:
+    backbone = {"name": "timm", "model": "swin_tiny_patch4_window7_224", "image_size": changes["test_size"]}
+    with pytest.raises(SettingsError, match=told):
+        made(image_size=64, backbone=backbone, **changes)

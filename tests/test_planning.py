@@ -164,3 +164,14 @@ def test_views_grow_in_parts_of_equal_length() -> None:
     assert [run.image_size_at(step) for step in range(-1, 9)] == [16, 16, 16, 16, 24, 24, 24, 32, 32, 32]
     constant = run.model_copy(update={"earlier_sizes": ()})
     assert {constant.image_size_at(step) for step in range(9)} == {32}
+
+
+def test_the_encoder_may_be_for_larger_pictures_than_the_views() -> None:
+    asked = settings_with(batch_size=4, steps=1, image_size=48, backbone="vit_tiny_patch16_224")
+    usual = settle(asked, images(4), lambda _: None)
+    larger = settle(asked.model_copy(update={"test_size": 64}), images(4), lambda _: None)
+    assert (usual.image_size, usual.test_size) == (48, None)
+    assert (larger.image_size, larger.test_size) == (48, 64)
+    assert larger.views == usual.views
+    assert isinstance(larger.backbone, TimmSettings)
+    assert larger.backbone.image_size == 64  # position embeddings are made for what is tested

@@ -60,6 +60,21 @@ def test_an_encoder_that_a_kill_has_left_behind_its_checkpoint_catches_up(
     assert folder.encoder.read_bytes() == done
 
 
+@pytest.mark.parametrize("backbone", [TINY, "vit_tiny_patch16_224"], ids=str)
+def test_an_encoder_may_be_for_larger_pictures_than_it_was_trained_with(
+    backbone: object, image_folder: Path, tmp_path: Path
+) -> None:
+    sizes = {"image_size": 32, "test_size": 48, "backbone": backbone, "steps": 4}
+    straight = pretrain(settings(image_folder, tmp_path / "straight", **sizes))
+    encoder = load_encoder(straight.path)
+    assert encoder.preprocessing.image_size == 48
+    assert encoder(torch.zeros(2, 3, 48, 48)).shape == (2, encoder.width)
+    with pytest.raises(StoppedEarlyError):
+        pretrain(settings(image_folder, tmp_path / "halves", stop_after="2 steps", **sizes))
+    halves = pretrain(settings(image_folder, tmp_path / "halves", resume=True, **sizes))
+    assert straight.encoder.read_bytes() == halves.encoder.read_bytes()
+
+
 def test_training_with_labels_needs_labels(image_folder: Path, tmp_path: Path) -> None:
     unlabelled = image_folder / "red"
     with pytest.raises(SettingsError, match="have no classes"):

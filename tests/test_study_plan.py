@@ -96,6 +96,7 @@ def test_what_is_wrong_in_the_base_is_said_once(tmp_path: Path) -> None:
         ({"vary": ["method", "batch_size"]}, "The budget is in steps, but batch_size may vary"),
         ({"vary": ["method", "data"]}, "The data may vary, so evaluation 1 must say its own. Add 'data:'"),
         ({"vary": ["method", "image_size"]}, "The image size may vary, so evaluation 1 must say one."),
+        ({"vary": ["method", "test_size"]}, "The image size may vary, so evaluation 1 must say one."),
         ({"cells": {"random": {}}}, "random is the name of a cell and of a reference. Rename the cell."),
         (
             {"baseline": "mocco"},

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from crosscontext import distributed
+from crosscontext.backbones import TimmSettings
+from crosscontext.backbones.timm_models import only_size
 from crosscontext.batch_norms import SplitSettings, settle_batch_norms
 from crosscontext.datasets.contract import Dataset
 from crosscontext.errors import SettingsError
@@ -25,7 +27,8 @@ def build_method(settings: PretrainSettings, plan: Plan, device: torch.device) -
     """Build backbone and method, with weights that are a function of the seed.
 
     Raises:
-        SettingsError: batch, processes, accumulation, BatchNorm and method do not fit together.
+        SettingsError: batch, processes, accumulation, BatchNorm and method do not fit together, or the
+            backbone takes pictures of one size alone and the run has others.
     """
     distributed.check_share(settings.batch_size, settings.accumulate)
     torch.manual_seed(settings.seed)
@@ -36,6 +39,7 @@ def build_method(settings: PretrainSettings, plan: Plan, device: torch.device) -
             "with each other. Set --accumulate 1 and train with more processes or a smaller batch, or choose "
             "a method with a memory, e.g. cgh."
         )
+    _refuse_other_sizes(settings, method)
     method.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     if settings.winograd is True:
         train_by_winograd(method)
@@ -79,6 +83,23 @@ def noise_views(settings: PretrainSettings, method: Method, rows: int) -> dict[s
     if method.needs_labels:
         views["labels"] = [torch.zeros(rows, dtype=torch.int64)]
     return views
+
+
+def _refuse_other_sizes(settings: PretrainSettings, method: Method) -> None:
+    only = only_size(settings.backbone) if isinstance(settings.backbone, TimmSettings) else None
+    if only is None:
+        return
+    sides = [
+        ("image_size", settings.image_size),
+        *(("earlier_sizes", size) for size in settings.earlier_sizes),
+    ]
+    if method.view_counts.get("local"):
+        sides.append(("views.local.image_size", settings.views.local.image_size))
+    if others := [f"{name} {side}" for name, side in sides if side != only]:
+        raise SettingsError(
+            f"The backbone takes pictures of {only} px alone, and there is {', '.join(others)}. Give all "
+            "the same size, without earlier_sizes and local views, or choose a ResNet, ConvNeXt or ViT."
+        )
 
 
 def _shuffle(settings: PretrainSettings, teachers: list[Teacher[Any]]) -> None:

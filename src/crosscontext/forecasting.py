@@ -154,7 +154,7 @@ def _settled(settings: PlanSettings) -> tuple[PretrainSettings, int]:
     return run.model_copy(
         update={
             "image_size": image_size,
-            "backbone": run.backbone.resolve(image_size),
+            "backbone": run.backbone.resolve(run.test_size or image_size),
             "method": run.method.resolve(num_images),
             "views": resolve_views(run.views, image_size),
             "precision": precision,

@@ -79,6 +79,10 @@ class PretrainSettings(Settings):
     """Smaller sides of the views in earlier parts of the run, all parts being of equal length: with [16, 24]
     and an image size of 32 the run has three. A step costs as many times less as there are fewer pixels."""
 
+    test_size: int | None = Field(None, ge=8)
+    """Side of the pictures that the encoder is for, in pixels; by default that of the views. Crops show
+    things larger than whole pictures do: views a quarter smaller than this suit it, and cost half."""
+
     seed: int = Field(0, ge=0, lt=2**32)
     """Decides the first weights, the order of the images and all augmentations."""
 
@@ -222,7 +226,7 @@ def settle(settings: PretrainSettings, dataset: Dataset, say: Callable[[str], No
     settled = settings.model_copy(
         update={
             "image_size": image_size,
-            "backbone": settings.backbone.resolve(image_size),
+            "backbone": settings.backbone.resolve(settings.test_size or image_size),
             "method": settings.method.resolve(num_images),
             "views": resolve_views(settings.views, image_size),
             "precision": precision,

@@ -207,4 +207,5 @@ def train(
 def current_encoder(method: Method, settings: PretrainSettings, step: int) -> Encoder:
     """Wrap the backbone as it is now; the weights are shared."""
     assert settings.image_size != "auto"
-    return encoder_of(method.encoder, settings.backbone, Preprocessing.for_size(settings.image_size), step)
+    seen = Preprocessing.for_size(settings.test_size or settings.image_size)
+    return encoder_of(method.encoder, settings.backbone, seen, step)

@@ -265,7 +265,8 @@ def _ambiguous(
     for number, settings in enumerate(evaluations, start=1):
         if of_data and settings.data is None:
             yield f"The data may vary, so evaluation {number} must say its own. Add 'data:' to it."
-        if (of_data or _varies(study, "image_size")) and settings.image_size is None:
+        sized = any(_varies(study, name) for name in ("image_size", "test_size"))
+        if (of_data or sized) and settings.image_size is None:
             yield f"The image size may vary, so evaluation {number} must say one. Add 'image_size:' to it."
     references = {name_of(reference) for settings in evaluations for reference in settings.references}
     if both := sorted(references & set(cells)):

@@ -97,6 +97,13 @@ def size_options(settings: TimmSettings) -> dict[str, Any]:
     return {"img_size": settings.image_size} | ({"dynamic_img_size": True} if takes_others_too else {})
 
 
+def only_size(settings: TimmSettings) -> int | None:
+    """Tell the side of the only pictures that a model takes, in pixels; None where it takes others too."""
+    options = size_options(settings)
+    size: int | None = None if "dynamic_img_size" in options else options.get("img_size")
+    return size
+
+
 _TAKE_OTHER_SIZES_TOO = ("vit_", "deit", "eva")
 
 
