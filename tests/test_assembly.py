@@ -90,15 +90,15 @@ def test_the_teacher_sees_other_groups_only_where_asked() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"test_size": 96}, "pictures of 96 px alone, and there is image_size 64"),
-        ({"test_size": 64, "earlier_sizes": [32]}, "pictures of 64 px alone, and there is earlier_sizes 32"),
+        ({"test_size": 96}, "pictures of 96 px alone, and image_size is 64"),
+        ({"test_size": 64, "earlier_sizes": [32]}, "pictures of 64 px alone, and earlier_sizes is 32"),
         (
             {
                 "test_size": 64,
                 "method": {"name": "simcgh", "local_views": 2},
                 "views": {"local": {"image_size": 32}},
             },
-            "pictures of 64 px alone, and there is views.local.image_size 32",
+            "pictures of 64 px alone, and views.local.image_size is 32",
         ),
     ],
 )
@@ -106,3 +106,8 @@ def test_a_backbone_that_takes_one_size_alone_is_given_no_other(changes: dict[st
     backbone = {"name": "timm", "model": "swin_tiny_patch4_window7_224", "image_size": changes["test_size"]}
     with pytest.raises(SettingsError, match=told):
         made(image_size=64, backbone=backbone, **changes)
+
+
+def test_a_backbone_that_was_made_for_one_size_and_takes_others_is_given_them() -> None:
+    backbone = {"name": "timm", "model": "xcit_nano_12_p8_224", "image_size": 64}
+    made(image_size=48, test_size=64, backbone=backbone)

@@ -86,20 +86,23 @@ def noise_views(settings: PretrainSettings, method: Method, rows: int) -> dict[s
 
 
 def _refuse_other_sizes(settings: PretrainSettings, method: Method) -> None:
+    """Try sizes that the backbone was not built for, where it may take no others, as Swin does."""
     only = only_size(settings.backbone) if isinstance(settings.backbone, TimmSettings) else None
-    if only is None:
-        return
-    sides = [
-        ("image_size", settings.image_size),
-        *(("earlier_sizes", size) for size in settings.earlier_sizes),
-    ]
+    sides: list[tuple[str, object]] = [("image_size", settings.image_size)]
+    sides += [("earlier_sizes", size) for size in settings.earlier_sizes]
     if method.view_counts.get("local"):
         sides.append(("views.local.image_size", settings.views.local.image_size))
-    if others := [f"{name} {side}" for name, side in sides if side != only]:
-        raise SettingsError(
-            f"The backbone takes pictures of {only} px alone, and there is {', '.join(others)}. Give all "
-            "the same size, without earlier_sizes and local views, or choose a ResNet, ConvNeXt or ViT."
-        )
+    for name, side in sides:
+        if only is None or side == only or not isinstance(side, int):
+            continue
+        try:
+            with torch.no_grad():
+                method.encoder.eval()(torch.zeros(1, 3, side, side))
+        except (AssertionError, RuntimeError, ValueError) as error:
+            raise SettingsError(
+                f"The backbone takes pictures of {only} px alone, and {name} is {side} ({error}). Give all "
+                "the same size, without earlier_sizes and local views, or choose a ResNet, ConvNeXt or ViT."
+            ) from error
 
 
 def _shuffle(settings: PretrainSettings, teachers: list[Teacher[Any]]) -> None:
