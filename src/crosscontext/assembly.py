@@ -9,7 +9,7 @@ import torch
 
 from crosscontext import distributed
 from crosscontext.backbones import TimmSettings
-from crosscontext.backbones.timm_models import only_size
+from crosscontext.backbones.timm_models import fixed_size
 from crosscontext.batch_norms import SplitSettings, settle_batch_norms
 from crosscontext.datasets.contract import Dataset
 from crosscontext.errors import SettingsError
@@ -87,13 +87,18 @@ def noise_views(settings: PretrainSettings, method: Method, rows: int) -> dict[s
 
 def _refuse_other_sizes(settings: PretrainSettings, method: Method) -> None:
     """Try sizes that the backbone was not built for, where it may take no others, as Swin does."""
-    only = only_size(settings.backbone) if isinstance(settings.backbone, TimmSettings) else None
-    sides: list[tuple[str, object]] = [("image_size", settings.image_size)]
-    sides += [("earlier_sizes", size) for size in settings.earlier_sizes]
+    only = fixed_size(settings.backbone) if isinstance(settings.backbone, TimmSettings) else None
+    if only is None:
+        return
+    assert settings.image_size != "auto"
+    sides = [
+        ("image_size", settings.image_size),
+        *(("earlier_sizes", side) for side in settings.earlier_sizes),
+    ]
     if method.view_counts.get("local"):
-        sides.append(("views.local.image_size", settings.views.local.image_size))
+        sides.append(("views.local.image_size", side_of(settings.views, "local", settings.image_size)))
     for name, side in sides:
-        if only is None or side == only or not isinstance(side, int):
+        if side == only:
             continue
         try:
             with torch.no_grad():

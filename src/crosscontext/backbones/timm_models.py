@@ -97,8 +97,8 @@ def size_options(settings: TimmSettings) -> dict[str, Any]:
     return {"img_size": settings.image_size} | ({"dynamic_img_size": True} if takes_others_too else {})
 
 
-def only_size(settings: TimmSettings) -> int | None:
-    """Tell the side of the only pictures that a model takes, in pixels; None where it takes others too."""
+def fixed_size(settings: TimmSettings) -> int | None:
+    """Tell the side of pictures, in pixels, beside which a model may take no other; None where it does."""
     options = size_options(settings)
     size: int | None = None if "dynamic_img_size" in options else options.get("img_size")
     return size
