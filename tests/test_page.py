@@ -1,3 +1,5 @@
+import base64
+import io
 import json
 import re
 import shutil
@@ -5,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from conftest import paint
 from crosscontext.cli import main
@@ -194,6 +197,18 @@ def test_the_command_tells_the_verdict_also_as_json(
 def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="There is no encoder"):
         page_of(RunFolder(tmp_path))
+
+
+def test_views_are_shown_at_the_size_that_the_networks_saw(image_folder: Path, tmp_path: Path) -> None:
+    run = trained(image_folder, tmp_path / "run", steps=1, test_size=24)
+    views = [image for image in Tags(page_of(run)).all("img") if " view of " in (image["alt"] or "")]
+    assert {picture_of(image).size for image in views} == {(16, 16)}
+
+
+def picture_of(image: dict[str, str | None]) -> Image.Image:
+    source = image["src"]
+    assert source is not None
+    return Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
 
 
 def test_pretraining_writes_the_page_unless_told_otherwise(image_folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from crosscontext.layers import Layer, resolve
 from crosscontext.machine import Device, choose_device, keep_memory
 from crosscontext.methods.momentum import MomentumSettings
 from crosscontext.page_parts import Metrics, contests_of, curves_of, facts_of, last_of, rise_of, score_rows
-from crosscontext.page_pictures import View, pictures_of
+from crosscontext.page_pictures import DrawnViews, pictures_of
 from crosscontext.planning import PretrainSettings
 from crosscontext.results import Score, read_results
 from crosscontext.run_folder import RunFolder, write_atomically
@@ -114,14 +114,14 @@ def report(settings: ReportSettings, notify: Callable[[str], None] = lambda _: N
     saved = _saved(folder, remark)
     scores = _scores(folder, encoder, remark)
     dataset = _dataset(settings, saved, remark)
-    views, kinds = _views(saved, encoder)
+    views = _views(saved, encoder)
     stages = _stages(saved, encoder)
     found = None
     if dataset is not None:
         number = auto_images(metrics) if settings.images == "auto" else settings.images
         notify(f"looking at {min(number, len(dataset.names))} of {len(dataset.names)} images")
         try:
-            found = look_at(encoder, dataset, views, stages, number, settings.seed, settings.workers)
+            found = look_at(encoder, dataset, views.settings, stages, number, settings.seed, settings.workers)
         except CrossContextError as error:
             remark(f"There are no pictures: {error}")
     skipped = len(folder.skipped.read_bytes().splitlines()) if folder.skipped.is_file() else 0
@@ -151,11 +151,7 @@ def report(settings: ReportSettings, notify: Callable[[str], None] = lambda _: N
         config=folder.config.read_text(encoding="utf-8") if folder.config.is_file() else "",
         curves=curves_of(metrics),
         score_rows=score_rows(scores),
-        **(
-            {"found": None}
-            if found is None
-            else pictures_of(found, encoder, views, kinds, stages, settings.seed)
-        ),
+        **({"found": None} if found is None else pictures_of(found, encoder, views, stages, settings.seed)),
     )
     write_atomically(out, lambda file: file.write(html.encode()))
     return Report(
@@ -224,13 +220,16 @@ def _dataset(
         return None
 
 
-def _views(saved: PretrainSettings | None, encoder: Encoder) -> tuple[ViewsSettings, list[View]]:
-    """Settle how views are drawn, and which of them are shown."""
-    given = ViewsSettings() if saved is None else saved.views
-    kinds = [("weak", 0), ("strong", 0), ("strong", 1)]
-    if saved is not None and saved.method.model_dump().get("local_views"):
-        kinds += [("local", 0), ("local", 1)]
-    return resolve_views(given, encoder.preprocessing.image_size), kinds
+def _views(saved: PretrainSettings | None, encoder: Encoder) -> DrawnViews:
+    """Settle which views are shown, and how: as the run drew them, or one with this encoder would."""
+    kinds: tuple[tuple[str, int], ...] = (("weak", 0), ("strong", 0), ("strong", 1))
+    if saved is None:
+        side = encoder.preprocessing.image_size
+        return DrawnViews(resolve_views(ViewsSettings(), side), kinds, side)
+    assert isinstance(saved.image_size, int), "the settings of a run are resolved"
+    if saved.method.model_dump().get("local_views"):
+        kinds += (("local", 0), ("local", 1))
+    return DrawnViews(resolve_views(saved.views, saved.image_size), kinds, saved.image_size)
 
 
 def _stages(saved: PretrainSettings | None, encoder: Encoder) -> tuple[int, ...]:

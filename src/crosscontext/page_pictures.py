@@ -13,11 +13,21 @@ from crosscontext.sprites import data_uri, sheet_of
 from crosscontext.stage_pictures import stage_pictures
 from crosscontext.views import ViewsSettings, draw_view
 
-View = tuple[str, int]
-"""Name of a view, and number of the copy."""
-
 _THUMBNAILS = (32, 96)  # smallest and largest side, in pixels
 _QUERIES, _PAINTED, _WITH_VIEWS = 8, 6, 4
+
+
+class DrawnViews(NamedTuple):
+    """Which views are drawn of an image."""
+
+    settings: ViewsSettings
+    """Resolved."""
+
+    kinds: tuple[tuple[str, int], ...]
+    """Name of each view, and number of the copy."""
+
+    side: int
+    """Of the weak and strong views, in pixels; the encoder's pictures may be larger."""
 
 
 class Painted(NamedTuple):
@@ -40,8 +50,7 @@ class Viewed(NamedTuple):
 def pictures_of(
     found: Inspection,
     encoder: Encoder,
-    views: ViewsSettings,
-    kinds: Sequence[View],
+    views: DrawnViews,
     stages: Sequence[int],
     seed: int,
 ) -> dict[str, object]:
@@ -50,8 +59,7 @@ def pictures_of(
     Args:
         found: at least 20 images.
         encoder: in evaluation mode.
-        views: resolved.
-        kinds: views that are drawn of some images.
+        views: that are drawn of some images.
         stages: of the hypercolumn, counted as in a Python list.
         seed: of the views.
     """
@@ -66,7 +74,7 @@ def pictures_of(
         "names": list(images.names),
         "classes": None if labels is None else [labels.class_names[i] for i in labels.classes],
         "queries": list(range(_QUERIES)),
-        "viewed": list(_viewed(found, views, kinds, size, seed)),
+        "viewed": list(_viewed(found, views, seed)),
         "painted": _painted(encoder, found, stages),
         "shared": (found.agreement * NEIGHBOURS).round().long().bincount(minlength=NEIGHBOURS + 1).tolist(),
         "stage_names": [*names, "hypercolumn"],
@@ -82,14 +90,12 @@ def pictures_of(
     }
 
 
-def _viewed(
-    found: Inspection, views: ViewsSettings, kinds: Sequence[View], size: int, seed: int
-) -> Iterator[Viewed]:
+def _viewed(found: Inspection, views: DrawnViews, seed: int) -> Iterator[Viewed]:
     for row in range(_WITH_VIEWS):
-        drawn = [
-            (name, data_uri(as_picture(draw_view(found.images, row, views, size, (name, copy), (seed, 0)))))
-            for name, copy in kinds
-        ]
+        drawn = []
+        for view in views.kinds:
+            values = draw_view(found.images, row, views.settings, views.side, view, (seed, 0))
+            drawn.append((view[0], data_uri(as_picture(values))))
         yield Viewed(found.images.names[row], data_uri(found.images.image(row)), tuple(drawn))
 
 
