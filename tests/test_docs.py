@@ -97,6 +97,20 @@ def test_paper_to_code_names_enough_to_find_the_way() -> None:
     assert len(re.findall(r"`[\w/]+\.py:[\w.]+`", text)) > 30
 
 
+def test_the_figure_of_the_method_names_files_that_there_are() -> None:
+    figure = (ROOT / "docs" / "pictures" / "cgh.svg").read_text(encoding="utf-8")
+    named = re.findall(r">(\w+(?:\.py|/))<", figure)
+    assert len(named) == 7
+    assert [name for name in named if not (SOURCE / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_picture_of_a_page_is_there_and_described(page: Path) -> None:
+    for description, file in re.findall(r"!\[(.*?)\]\((.+?)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / file).is_file()
+        assert description
+
+
 def extensions() -> list[Block]:
     page = ROOT / "docs" / "extending.md"
     return [block for block in blocks(page) if block.language == "diff" or block.title]
