@@ -9,10 +9,12 @@ import pytest
 
 from crosscontext.errors import SettingsError
 from crosscontext.settings import dump_yaml
+from crosscontext.studies import study
 from crosscontext.study_plan import plan_of
 from crosscontext.study_records import FinishedRun, StudyRecord, finished_run, recorded, write_records
 from crosscontext.study_runs import RunKey, StudyRun
 from handmade import score
+from small_study import base, small_study
 from trained_run import small_runs
 
 MEASURED = {"step": 2, "images": 32, "train/loss": 3.5, "time/images_per_second": 16.0, "val/knn_top1": 0.25}
@@ -78,6 +80,20 @@ def test_records_stand_for_runs_that_are_gone(tmp_path: Path) -> None:
     assert (row.differences["moco"].over, row.differences["moco"].seeds) == ("seeds", 2)
     again = StudyRecord.model_validate_json((study.out / "records.json").read_text())
     assert [run for run in again.runs if run.seed == 0] == list(first.runs)
+
+
+def test_a_study_with_all_its_records_needs_neither_images_nor_trials(tmp_path: Path) -> None:
+    settings, runs = small_runs(tmp_path, base=base(data=str(tmp_path / "not here")))
+    first = write_records(settings, runs, found([finish(run, 0.5) for run in runs]))
+    shutil.rmtree(settings.runs)
+    said: list[str] = []
+    assert study(settings, said.append).runs == first.runs
+    assert said == [
+        f"2 runs are not here, but in {settings.out / 'records.json'}: they count as finished",
+        "2 of 2 runs are finished already",
+    ]
+    with pytest.raises(SettingsError, match=r"cell cgh: .*not here"):
+        study(small_study(tmp_path, base=base(data=str(tmp_path / "not here")), seeds=[0, 1]))
 
 
 def test_a_difference_of_single_recorded_runs_has_no_interval(tmp_path: Path) -> None:

@@ -36,6 +36,14 @@ def test_steps_of_images_are_the_same_for_all(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "runs" / "measured.json").read_text())) == 2
 
 
+def test_cells_with_nothing_left_to_do_are_not_tried(tmp_path: Path) -> None:
+    settings = small_study(tmp_path)
+    settings.runs.mkdir()
+    said: list[str] = []
+    assert list(try_out(settings, plan_of(settings), said.append, {"moco"})) == ["moco"]
+    assert said == ["trying out moco"]
+
+
 def test_what_cells_and_evaluations_do_not_allow_is_named_before_any_run(tmp_path: Path) -> None:
     cells = {
         "cgh": {},

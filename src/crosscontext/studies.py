@@ -6,14 +6,14 @@ missing, and nothing else.
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from crosscontext.crew import claimed, work
 from crosscontext.errors import SettingsError, StudyError
 from crosscontext.machine import choose_device
 from crosscontext.study_plan import StudyPlan, StudySettings, named_cells, plan_of
 from crosscontext.study_records import RECORDS, StudyRecord, finished_run, recorded, write_records
-from crosscontext.study_runs import StudyRun, changed, forget, is_finished, is_trained, runs_of
+from crosscontext.study_runs import RunKey, StudyRun, changed, forget, is_finished, is_trained, runs_of
 from crosscontext.trials import Trial, try_out
 
 __all__ = ["StudySettings", "describe", "study"]
@@ -35,7 +35,8 @@ def study(settings: StudySettings, notify: Callable[[str], None] = lambda _: Non
     plan = plan_of(settings)
     with claimed(settings.runs, notify) as lock:
         found = recorded(settings, plan)
-        runs = _runs(settings, plan, try_out(settings, plan, notify))
+        trials = try_out(settings, plan, notify, _to_try(settings, plan, found))
+        runs = _runs(settings, plan, trials)
         _settle_changes(runs, settings.overwrite, notify)
         here = {run.key: finished_run(run) for run in runs if is_finished(run)}
         if gone := len(found.keys() - here.keys()):
@@ -96,6 +97,14 @@ def jobs_of(settings: StudySettings, plan: StudyPlan) -> int:
         return settings.jobs
     on_cpu = all(choose_device(cell.device).type == "cpu" for cell in plan.cells.values())
     return max((os.cpu_count() or 1) // settings.threads, 1) if on_cpu else 1
+
+
+def _to_try(settings: StudySettings, plan: StudyPlan, found: Collection[RunKey]) -> Collection[str]:
+    """Name the cells with something left to do, or all where it takes trials to know what there is to do."""
+    if settings.budget.minutes is not None:
+        return plan.cells
+    runs = runs_of(settings, plan)
+    return {run.cell for run in runs if changed(run) or not (run.key in found or is_finished(run))}
 
 
 def _runs(settings: StudySettings, plan: StudyPlan, trials: Mapping[str, Trial]) -> list[StudyRun]:
