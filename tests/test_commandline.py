@@ -35,12 +35,19 @@ def test_negative_numbers_are_values() -> None:
     assert flight("--span", "-1", "-.5").span == (-1, -0.5)
 
 
-def test_flags_take_no_value_and_no_negates_them() -> None:
+def test_flags_need_no_value_and_no_negates_them() -> None:
     settings = flight("--resume", "--nest.no-lined", "--bird", "heron", "--bird.no-hunts")
     assert settings.resume
     assert not settings.nest.lined
     assert settings.bird == HeronSettings(hunts=False)
     assert not flight("--resume=false").resume
+
+
+def test_true_and_false_after_a_flag_are_its_value_and_other_words_are_not() -> None:
+    assert not flight("--resume", "false").resume
+    assert flight("--nest.no-lined", "--nest.lined", "true").nest.lined
+    found = line("--resume", "RUN")
+    assert (found.positionals, found.layers[0].values) == (("RUN",), {"resume": True})
 
 
 def test_choice_of_a_member_and_its_fields_may_come_in_any_order() -> None:

@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str], verb: Verb) -> CommandLine:
     """Take the arguments of a verb apart, in any order.
 
     ``--a.b-c value`` and ``--a.b-c=value`` set field b_c of a. A field of several values takes all up to the
-    next option or ``--``; a true-or-false field takes none, and ``--a.no-b-c`` makes it false.
+    next option or ``--``; a true-or-false field needs none, and ``--a.no-b-c`` makes it false.
 
     Raises:
         SettingsError: an option lacks its value. An unknown option becomes a layer, which `resolve` refuses.
@@ -165,7 +165,8 @@ def _override(argument: str, rest: deque[str], kind: type[Settings]) -> tuple[tu
     if has_value:
         return path, _value([value], hint)
     if is_flag(hint):
-        return path, True
+        words = constants(hint)
+        return path, words[rest.popleft()] if rest and rest[0] in words else True
     texts: list[str] = []
     takes_one = hint is not None and element(hint) is None
     while rest and not _is_option(rest[0]) and rest[0] != "--" and not (takes_one and texts):
