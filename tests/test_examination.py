@@ -155,14 +155,18 @@ def test_a_missing_set_is_a_data_error(tmp_path: Path) -> None:
         examined(tmp_path / "nowhere")
 
 
-def test_the_remedy_for_a_small_set_can_be_added_to_the_command(image_folder: Path, tmp_path: Path) -> None:
-    found = examined(image_folder)
+@pytest.mark.parametrize(("hours", "recipe"), [(1e9, "folder_small"), (1e-6, "folder_quick")])
+def test_the_remedy_for_a_small_set_can_be_added_to_the_command(
+    hours: float, recipe: str, image_folder: Path, tmp_path: Path
+) -> None:
+    found = examined(image_folder, hours=hours, seconds=1e-6, trial=True)
+    assert found.proposal is not None
+    assert found.proposal.recipe == recipe
     (remedy,) = (finding.remedy for finding in found.findings if finding.name == "too_few")
-    options = ["--backbone.weights", str(tmp_path / "resnet18.pth"), "--backbone.stem", "large"]
-    assert "--backbone.weights FILE --backbone.stem large" in remedy
+    words = remedy.partition(": ")[2].partition(" (")[0]
+    options = shlex.split(words.replace("FILE", str(tmp_path / "resnet18.pth")))
     theirs = torchvision.models.resnet18().state_dict()
     torch.save(theirs, tmp_path / "resnet18.pth")
-    assert found.proposal is not None
     line = parse(shlex.split(found.proposal.command)[2:] + options, Verb("", "", PretrainSettings))
     settings = resolve(PretrainSettings, (*recipe_layers("pretrain", line.positionals), *line.layers))
     ours = settings.backbone.build().state_dict()

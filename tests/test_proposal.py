@@ -9,7 +9,7 @@ from crosscontext.datasets import ShapesSettings
 from crosscontext.datasets.arrays import ArrayDataset
 from crosscontext.datasets.contract import Dataset
 from crosscontext.environment import Environment
-from crosscontext.proposal import MEDIUM, SMALL, Proposal, Trial, propose
+from crosscontext.proposal import MEDIUM, QUICK, SMALL, Proposal, Trial, propose
 from crosscontext.speed import Speed
 from test_findings import environment_of
 
@@ -88,14 +88,30 @@ def test_a_trial_tells_time_and_memory() -> None:
     assert "backbone.width" not in chosen(proposal)
 
 
-@pytest.mark.parametrize(("side", "last"), [(32, ("backbone.stem", "medium")), (64, ("image_size", "32"))])
-def test_where_time_is_short_the_cheapest_network_is_trained_for_minutes(
-    side: int, last: tuple[str, str]
-) -> None:
+def test_half_of_the_passes_in_time_are_enough_to_keep_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    speed = Speed(
+        batch=2, step_images_per_second=10, load_images_per_second=1e9, fixed_bytes=1, bytes_an_image=1
+    )
+    monkeypatch.setattr("crosscontext.proposal.measure_speed", lambda *_: speed)
+    whole, _ = proposed(images(1024), trial=Trial(1e9, 1.0))
+    assert whole.hours == pytest.approx(400 * 1024 / 10 / 3600)
+    short, _ = proposed(images(1024), trial=Trial(8.0, 1.0))
+    assert (short.recipe, short.hours, short.recipe_hours) == ("folder_small", 8, whole.hours)
+    assert (chosen(short)["minutes"], "backbone.width" in chosen(short)) == ("480", False)
+    assert short.passes == pytest.approx(8 * 3600 * 10 / 1024, abs=0.1)
+    shorter, _ = proposed(images(1024), trial=Trial(5.0, 1.0))
+    assert shorter.recipe == QUICK
+    assert shorter.passes == pytest.approx(5 * 3600 * 10 / 1024, abs=0.1)
+
+
+@pytest.mark.parametrize(("side", "size"), [(32, "32"), (64, None)])
+def test_where_time_is_short_the_recipe_for_minutes_is_proposed(side: int, size: str | None) -> None:
     proposal, _ = proposed(images(24, side), trial=Trial(1e-6, 1e-6))
     choices = chosen(proposal)
-    assert (choices["backbone.width"], choices["minutes"], proposal.hours) == ("0.25", "1", 1e-6)
-    assert choices[last[0]] == last[1]
+    assert (proposal.recipe, choices["minutes"], proposal.hours) == (QUICK, "1", 1e-6)
+    assert shlex.split(proposal.command)[2] == QUICK
+    assert (choices.get("image_size"), proposal.image_size) == (size, side)
+    assert "method.memory.slots" not in choices
     assert proposal.passes is not None
     assert proposal.passes < 400
     assert proposal.recipe_hours is not None

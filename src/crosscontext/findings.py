@@ -25,9 +25,9 @@ _UNBALANCED: Final = 10  # times the images of the smallest class
 _FEW_OF_A_CLASS: Final = 5
 _LEAST_GIGABYTES: Final = 2.0
 _FROM_WEIGHTS: Final = (
-    "start from a network that is trained already: --backbone.weights FILE --backbone.stem large, without "
-    "--backbone.width (FILE: .safetensors or PyTorch, of the recipe's ResNet as torchvision and timm have "
-    "it; `crosscontext convert` reads those of others)"
+    "start from a network that is trained already: --backbone resnet18 --backbone.width 1 --backbone.stem "
+    "large --backbone.weights FILE (of a ResNet-18, or what you name there, as torchvision and timm have it, "
+    ".safetensors or PyTorch; `crosscontext convert` reads those of others)"
 )
 
 Severity = Literal["stop", "warning", "note"]

@@ -5,7 +5,7 @@ The command that is proposed is read as the command line reads it, and what is t
 
 import math
 import shlex
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,11 +23,14 @@ from crosscontext.machine import choose_device
 from crosscontext.memory import auto_slots
 from crosscontext.planning import PretrainSettings, settle
 from crosscontext.recipes import recipe_layers
-from crosscontext.settings import Settings
+from crosscontext.settings import Settings, leaves
 from crosscontext.speed import Speed, measure_speed
 
 SMALL, MEDIUM = 20_000, 300_000
 """Images up to which the recipes folder_small and folder_medium are meant; beyond it is folder_large."""
+
+QUICK: Final = "folder_quick"
+"""Recipe for trainings that are too short for those."""
 
 _BATCHES_A_PASS: Final = 8
 _SMALLEST_BATCH: Final = 8  # that is proposed for want of memory
@@ -35,8 +38,8 @@ _SHARE_OF_MEMORY: Final = 0.8
 _SPARE: Final = 1.2  # times the workers that would just keep the networks busy
 _TRIALS: Final = 2  # that share the time, as a rule
 _ENOUGH: Final = 0.5  # of the passes of the recipe
-_HALVED_FROM: Final = 64  # pixels
 _CHEAPEST: Final = 64  # times
+_QUICK_SIDE: Final = 64  # pixels, of the views of that recipe
 
 
 class Choice(Settings):
@@ -54,7 +57,7 @@ class Proposal(Settings):
     """A training that suits the images and the machine."""
 
     recipe: str
-    """folder_small, folder_medium or folder_large."""
+    """folder_small, folder_medium or folder_large, by the number of images; folder_quick for want of time."""
 
     command: str
     """To be pasted into a shell."""
@@ -100,7 +103,8 @@ def propose(
     """Choose recipe and settings, and try them for a few steps.
 
     Where the recipe would take too long, cheaper networks are tried, until one sees at least half of the
-    recipe's passes in time; if that is not all of them, or no network does, minutes end the training.
+    recipe's passes in time; if that is not all of them, minutes end the training. Where no network does, it
+    is the recipe for short trainings.
 
     Args:
         data: of the training.
@@ -138,9 +142,9 @@ def propose(
     if settled.steps is not None:
         passes = settled.steps * settled.batch_size / size
     proposal = Proposal(
-        recipe=recipe,
+        recipe=draft.recipe,
         command=shlex.join(("crosscontext", "pretrain", *draft.words())),
-        choices=(*draft.choices, *_following(settled, size, {choice.setting for choice in draft.choices})),
+        choices=(*draft.choices, *_following(draft.settings(), settled, size)),
         image_size=_side(settled),
         passes=None if passes is None else round(passes, 1),
         hours=None if done is None else done.hours,
@@ -209,7 +213,7 @@ class _Workshop(NamedTuple):
     def fitting(self, draft: _Draft, trial: Trial, notify: Callable[[str], None]) -> _Found:
         """Find the first draft of the ladder that can be trained in time."""
         recipe_hours = 0.0
-        for step, cheaper in _ladder(draft, _side(self.settled(draft))):
+        for step, cheaper in _ladder(draft, _side(self.settled(draft)), trial.hours):
             if recipe_hours / cheaper > trial.hours / _ENOUGH and cheaper < _CHEAPEST:
                 continue  # even if each step became as much cheaper as it can
             notify(f"trying {step.recipe} {' '.join(f'{c.setting} {c.value}' for c in step.choices)}")
@@ -220,7 +224,8 @@ class _Workshop(NamedTuple):
             settled = self.settled(rung)
             on_cpu = self.device.type == "cpu"
             rate = speed.images_per_second(settled.workers, self.environment.usable_cores, on_cpu)
-            assert settled.steps is not None
+            if settled.steps is None:
+                return _Found(rung, speed, trial.hours, self._passes(rate, trial.hours), recipe_hours)
             images = settled.steps * settled.batch_size
             hours = images / rate / 3600
             recipe_hours = recipe_hours or hours
@@ -231,6 +236,9 @@ class _Workshop(NamedTuple):
             rung = rung.having("minutes", max(round(trial.hours * 60), 1), f"what --hours allows; {passes}")
             images, hours = round(images * trial.hours / hours), trial.hours
         return _Found(rung, speed, hours, images / len(self.dataset.names), recipe_hours)
+
+    def _passes(self, images_per_second: float, hours: float) -> float:
+        return images_per_second * hours * 3600 / len(self.dataset.names)
 
     def _with_workers(self, draft: _Draft, speed: Speed) -> _Draft:
         load, step = speed.load_images_per_second, speed.step_images_per_second
@@ -250,20 +258,17 @@ class _Workshop(NamedTuple):
         return draft.having("batch_size", batch, reason)
 
 
-def _ladder(draft: _Draft, side: int) -> Iterator[tuple[_Draft, int]]:
+def _ladder(draft: _Draft, side: int, hours: float) -> Iterator[tuple[_Draft, int]]:
     """Go from the recipe to cheaper trainings, with how much cheaper a step may become at most."""
     reason = "the recipe's own network would take too long on this machine"
     yield draft, 1
     yield draft.having("backbone.width", 0.5, reason), 4
-    quarter = draft.having("backbone.width", 0.25, reason)
-    yield quarter, 16
-    if side >= _HALVED_FROM:
-        yield quarter.having("image_size", side // 2, f"half of {side}, for the same reason"), _CHEAPEST
-    else:
-        yield (
-            quarter.having("backbone.stem", "medium", "a quarter of the cost, for the same reason"),
-            _CHEAPEST,
-        )
+    yield draft.having("backbone.width", 0.25, reason), 16
+    quick = draft._replace(recipe=QUICK)
+    if side < _QUICK_SIDE:
+        quick = quick.having("image_size", side, "that of the images")
+    minutes = max(round(hours * 60), 1)
+    yield quick.having("minutes", minutes, f"what --hours allows; {draft.recipe} needs more"), _CHEAPEST
 
 
 def _side(settled: PretrainSettings) -> int:
@@ -271,14 +276,18 @@ def _side(settled: PretrainSettings) -> int:
     return settled.image_size
 
 
-def _following(settled: PretrainSettings, size: int, chosen: Collection[str]) -> Iterator[Choice]:
+def _following(given: PretrainSettings, settled: PretrainSettings, size: int) -> Iterator[Choice]:
     """What "auto" comes to, where a user may ask why."""
+    autos = {path for path, value in leaves(given.model_dump(mode="json")) if value == "auto"}
     side = _side(settled)
-    stem = getattr(settled.backbone, "stem", "its own")
     for setting, value, reason in (
         ("image_size", side, "the usual size that the median image fills, at most 224"),
-        ("backbone.stem", stem, f"views of {side} px; the large one is for 64 px and more"),
+        (
+            "backbone.stem",
+            getattr(settled.backbone, "stem", None),
+            f"views of {side} px; the large one is for 64 px and more",
+        ),
         ("method.memory.slots", auto_slots(size), "the power of two up to a tenth of the set, from 256 on"),
     ):
-        if setting not in chosen:
+        if setting in autos:
             yield Choice(setting=setting, value=str(value), reason=reason)
