@@ -225,20 +225,19 @@ class _Workshop(NamedTuple):
             on_cpu = self.device.type == "cpu"
             rate = speed.images_per_second(settled.workers, self.environment.usable_cores, on_cpu)
             if settled.steps is None:
-                return _Found(rung, speed, trial.hours, self._passes(rate, trial.hours), recipe_hours)
+                passes = rate * trial.hours * 3600 / len(self.dataset.names)
+                return _Found(rung, speed, trial.hours, passes, recipe_hours)
             images = settled.steps * settled.batch_size
             hours = images / rate / 3600
             recipe_hours = recipe_hours or hours
             if hours <= trial.hours / _ENOUGH:
                 break
         if hours > trial.hours:
-            passes = f"{images / len(self.dataset.names):.0f} passes would take {hours:.0f} hours"
-            rung = rung.having("minutes", max(round(trial.hours * 60), 1), f"what --hours allows; {passes}")
+            all_of_them = f"{images / len(self.dataset.names):.0f} passes would take {hours:.0f} hours"
+            minutes = max(round(trial.hours * 60), 1)
+            rung = rung.having("minutes", minutes, f"what --hours allows; {all_of_them}")
             images, hours = round(images * trial.hours / hours), trial.hours
         return _Found(rung, speed, hours, images / len(self.dataset.names), recipe_hours)
-
-    def _passes(self, images_per_second: float, hours: float) -> float:
-        return images_per_second * hours * 3600 / len(self.dataset.names)
 
     def _with_workers(self, draft: _Draft, speed: Speed) -> _Draft:
         load, step = speed.load_images_per_second, speed.step_images_per_second
