@@ -1,5 +1,3 @@
-import base64
-import io
 import json
 import re
 import shutil
@@ -7,7 +5,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from conftest import paint
 from crosscontext.cli import main
@@ -17,6 +14,7 @@ from crosscontext.page import ReportSettings, auto_images, report
 from crosscontext.run_folder import RunFolder
 from crosscontext.tracking import Silence
 from shown_run import page_of, scored, trained
+from test_sprites import opened
 
 PARTS = ["verdict", "trained", "scores", "map", "neighbours", "stages", "contexts", "surprises", "views"]
 
@@ -202,13 +200,7 @@ def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
 def test_views_are_shown_at_the_size_that_the_networks_saw(image_folder: Path, tmp_path: Path) -> None:
     run = trained(image_folder, tmp_path / "run", steps=1, test_size=24)
     views = [image for image in Tags(page_of(run)).all("img") if " view of " in (image["alt"] or "")]
-    assert {picture_of(image).size for image in views} == {(16, 16)}
-
-
-def picture_of(image: dict[str, str | None]) -> Image.Image:
-    source = image["src"]
-    assert source is not None
-    return Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+    assert {opened(image["src"] or "").size for image in views} == {(16, 16)}
 
 
 def test_pretraining_writes_the_page_unless_told_otherwise(image_folder: Path, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def _views(saved: PretrainSettings | None, encoder: Encoder) -> DrawnViews:
     assert isinstance(saved.image_size, int), "the settings of a run are resolved"
     if saved.method.model_dump().get("local_views"):
         kinds += (("local", 0), ("local", 1))
-    return DrawnViews(resolve_views(saved.views, saved.image_size), kinds, saved.image_size)
+    return DrawnViews(saved.views, kinds, saved.image_size)
 
 
 def _stages(saved: PretrainSettings | None, encoder: Encoder) -> tuple[int, ...]:

@@ -38,8 +38,6 @@ _SHARE_OF_MEMORY: Final = 0.8
 _SPARE: Final = 1.2  # times the workers that would just keep the networks busy
 _TRIALS: Final = 2  # that share the time, as a rule
 _ENOUGH: Final = 0.5  # of the passes of the recipe
-_CHEAPEST: Final = 64  # times
-_QUICK_SIDE: Final = 64  # pixels, of the views of that recipe
 
 
 class Choice(Settings):
@@ -89,6 +87,11 @@ class Trial(NamedTuple):
 
     seconds: float
     """Of all trials, about."""
+
+    @property
+    def minutes(self) -> int:
+        """Of the training, as --minutes takes them."""
+        return max(round(self.hours * 60), 1)
 
 
 def propose(
@@ -213,8 +216,8 @@ class _Workshop(NamedTuple):
     def fitting(self, draft: _Draft, trial: Trial, notify: Callable[[str], None]) -> _Found:
         """Find the first draft of the ladder that can be trained in time."""
         recipe_hours = 0.0
-        for step, cheaper in _ladder(draft, _side(self.settled(draft)), trial.hours):
-            if recipe_hours / cheaper > trial.hours / _ENOUGH and cheaper < _CHEAPEST:
+        for step, cheaper in _ladder(draft, _side(self.settled(draft)), trial.minutes):
+            if recipe_hours / cheaper > trial.hours / _ENOUGH:
                 continue  # even if each step became as much cheaper as it can
             notify(f"trying {step.recipe} {' '.join(f'{c.setting} {c.value}' for c in step.choices)}")
             speed = measure_speed(
@@ -234,8 +237,7 @@ class _Workshop(NamedTuple):
                 break
         if hours > trial.hours:
             all_of_them = f"{images / len(self.dataset.names):.0f} passes would take {hours:.0f} hours"
-            minutes = max(round(trial.hours * 60), 1)
-            rung = rung.having("minutes", minutes, f"what --hours allows; {all_of_them}")
+            rung = rung.having("minutes", trial.minutes, f"what --hours allows; {all_of_them}")
             images, hours = round(images * trial.hours / hours), trial.hours
         return _Found(rung, speed, hours, images / len(self.dataset.names), recipe_hours)
 
@@ -257,17 +259,16 @@ class _Workshop(NamedTuple):
         return draft.having("batch_size", batch, reason)
 
 
-def _ladder(draft: _Draft, side: int, hours: float) -> Iterator[tuple[_Draft, int]]:
-    """Go from the recipe to cheaper trainings, with how much cheaper a step may become at most."""
+def _ladder(draft: _Draft, side: int, minutes: int) -> Iterator[tuple[_Draft, float]]:
+    """Go from the recipe to cheaper trainings, with how much cheaper they may become at most."""
     reason = "the recipe's own network would take too long on this machine"
     yield draft, 1
     yield draft.having("backbone.width", 0.5, reason), 4
     yield draft.having("backbone.width", 0.25, reason), 16
     quick = draft._replace(recipe=QUICK)
-    if side < _QUICK_SIDE:
+    if side < _side(quick.settings()):
         quick = quick.having("image_size", side, "that of the images")
-    minutes = max(round(hours * 60), 1)
-    yield quick.having("minutes", minutes, f"what --hours allows; {draft.recipe} needs more"), _CHEAPEST
+    yield quick.having("minutes", minutes, f"what --hours allows; {draft.recipe} needs more"), math.inf
 
 
 def _side(settled: PretrainSettings) -> int:

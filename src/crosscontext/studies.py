@@ -35,7 +35,7 @@ def study(settings: StudySettings, notify: Callable[[str], None] = lambda _: Non
     plan = plan_of(settings)
     with claimed(settings.runs, notify) as lock:
         found = recorded(settings, plan)
-        trials = try_out(settings, plan, notify, _to_try(settings, plan, found))
+        trials = try_out(settings, _to_try(settings, plan, found), notify)
         runs = _runs(settings, plan, trials)
         _settle_changes(runs, settings.overwrite, notify)
         here = {run.key: finished_run(run) for run in runs if is_finished(run)}
@@ -99,12 +99,13 @@ def jobs_of(settings: StudySettings, plan: StudyPlan) -> int:
     return max((os.cpu_count() or 1) // settings.threads, 1) if on_cpu else 1
 
 
-def _to_try(settings: StudySettings, plan: StudyPlan, found: Collection[RunKey]) -> Collection[str]:
-    """Name the cells with something left to do, or all where it takes trials to know what there is to do."""
+def _to_try(settings: StudySettings, plan: StudyPlan, found: Collection[RunKey]) -> StudyPlan:
+    """Keep the cells with something left to do, or all where it takes trials to know what there is to do."""
     if settings.budget.minutes is not None:
-        return plan.cells
+        return plan
     runs = runs_of(settings, plan)
-    return {run.cell for run in runs if changed(run) or not (run.key in found or is_finished(run))}
+    left = {run.cell for run in runs if changed(run) or not (run.key in found or is_finished(run))}
+    return plan._replace(cells={name: cell for name, cell in plan.cells.items() if name in left})
 
 
 def _runs(settings: StudySettings, plan: StudyPlan, trials: Mapping[str, Trial]) -> list[StudyRun]:

@@ -5,7 +5,7 @@ study plan → **trials** → steps of each run
 
 import json
 import statistics
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -39,19 +39,16 @@ class Trial(NamedTuple):
         return self.steps * self.seconds_per_step / 60
 
 
-def try_out(
-    study: StudySettings, plan: StudyPlan, tell: Callable[[str], None], cells: Collection[str] | None = None
-) -> dict[str, Trial]:
-    """Open the data of cells, and take a few steps with each; the weights are thrown away.
+def try_out(study: StudySettings, plan: StudyPlan, tell: Callable[[str], None]) -> dict[str, Trial]:
+    """Open all data, and take a few steps with each cell; the weights are thrown away.
 
     What was timed is kept in `measured.json` beside the runs, so that the steps of a budget in minutes stay
     the same when the study goes on.
 
     Args:
         study: see there.
-        plan: of the study.
+        plan: whose cells are tried, perhaps none.
         tell: is told in one line each what is tried.
-        cells: names of those that are tried; by default all.
 
     Returns:
         By the name of the cell.
@@ -60,16 +57,15 @@ def try_out(
         SettingsError: one line a cell or evaluation that does not work.
         RunFolderError: the timing cannot be written.
     """
+    if not plan.cells:
+        return {}
     torch.set_num_threads(study.threads)
     keep_memory()
     complaints: list[str] = []
     settled: dict[str, PretrainSettings] = {}
     datasets: dict[str, Dataset] = {}  # each is opened once
     images: dict[str, Dataset] = {}
-    tried = {name: cell for name, cell in plan.cells.items() if cells is None or name in cells}
-    if not tried:
-        return {}
-    for name, settings in tried.items():
+    for name, settings in plan.cells.items():
         try:
             key = digest(settings.data.model_dump(mode="json"))
             if key not in datasets:
