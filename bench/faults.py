@@ -1,7 +1,8 @@
 """What safety costs: the share of a run that monitors and checkpoints take, and how soon SIGTERM ends one.
 
-The run is that of the recipe `demo`; the short form has a fifth of its steps, with as many of them between
-two checkpoints and two measurements.
+A share is measured on a run as long as a part of a recipe, which monitors and saves as often for its length.
+The short form takes a fiftieth of the recipe `cifar10`, measures once on a fifth of the images, and saves
+more often.
 """
 
 import statistics
@@ -9,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from bench.harness import Row, compare, fresh
+from bench.images import small_set
 from crosscontext.errors import EXIT_TERMINATED
 from crosscontext.layers import Layer, resolve
 from crosscontext.planning import PretrainSettings
@@ -23,9 +26,30 @@ from crosscontext.settings import load_yaml
 from crosscontext.tracking import Silence, read_metrics
 
 COMMAND = "python -m bench faults"
-STEPS, SHORT_STEPS = 1300, 260
-MONITOR_EVERY, CHECKPOINT_EVERY = "260 steps", "65 steps"
 SECONDS_TO_WAIT = 120.0
+
+
+class Part(NamedTuple):
+    """Of a recipe."""
+
+    recipe: str
+    steps: int
+    """Of this part; it measures once, after the last one."""
+
+    checkpoint_every: int
+    """Steps."""
+
+    images: int
+    """That it is measured on."""
+
+    note: str
+
+
+SHORT = Part("cifar10", 100, 100, 1000, "ResNet-10 × 0.25, 10 measurements on 5000 images in 5000 steps")
+FULL = (
+    SHORT._replace(steps=500, checkpoint_every=250, images=5000),
+    Part("demo", 260, 65, 3000, "ResNet-10 × 0.125, 5 measurements on 3000 images in 1300 steps"),
+)
 
 
 class Costs(TypedDict):
@@ -52,18 +76,21 @@ class Clock(Silence):
 
 def measure(short: bool) -> list[Row]:
     """Measure both; neither has a peer."""
-    costs: Costs = fresh(overhead, steps=SHORT_STEPS if short else STEPS)
-    ends = [fresh(seconds_to_end) for _ in range(3 if short else 7)]
-    size = f"checkpoint of {costs['checkpoint_megabytes']:.1f} MB"
+    parts = (SHORT,) if short else FULL
+    costs: list[Costs] = [fresh(overhead, part=part) for part in parts]
+    ends = [fresh(seconds_to_end) for _ in range(2 if short else 7)]
     return [
-        compare(
-            "monitors and checkpoints of the demo, share of the run",
-            "%",
-            100 * costs["paused"],
-            None,
-            "",
-            COMMAND,
-            note=f"of {costs['seconds']:.0f} s; {size}",
+        *(
+            compare(
+                f"monitors and checkpoints of `crosscontext pretrain {part.recipe}`, share of the run",
+                "%",
+                100 * cost["paused"],
+                None,
+                "",
+                COMMAND,
+                note=f"{part.note}; checkpoint of {cost['checkpoint_megabytes']:.1f} MB",
+            )
+            for part, cost in zip(parts, costs, strict=True)
         ),
         compare(
             "from SIGTERM to the end of the process, checkpoint written",
@@ -72,17 +99,16 @@ def measure(short: bool) -> list[Row]:
             None,
             "",
             COMMAND,
-            note=f"at most {max(ends):.2f} s of {len(ends)}; {size}",
+            note=f"of the demo; at most {max(ends):.2f} s of {len(ends)}",
         ),
     ]
 
 
-def overhead(steps: int) -> Costs:
-    """Train as the demo does, and count what was not spent on steps."""
+def overhead(part: Sequence[Any]) -> Costs:
+    """Train a part of a recipe, given as JSON has it, and count what was not spent on steps."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as out:
-        settings = _settings(out, steps)
-        folder = pretrain(settings, clock)
+        folder = pretrain(_settings(out, Part(*part)), clock)
         seconds = time.perf_counter() - clock.began
         lines = read_metrics(folder.metrics)
         size = folder.checkpoint.stat().st_size / 1e6
@@ -112,14 +138,15 @@ def seconds_to_end() -> float:
     return seconds
 
 
-def _settings(out: str, steps: int) -> PretrainSettings:
-    recipe = find_recipe("pretrain", "demo")
+def _settings(out: str, part: Part) -> PretrainSettings:
+    recipe = find_recipe("pretrain", part.recipe)
     of_bench = {
+        "data": small_set() if part.recipe == "cifar10" else "shapes",
         "report": False,
         "out": out,
-        "steps": steps,
-        "monitor": {"every": MONITOR_EVERY},
-        "checkpoint_every": CHECKPOINT_EVERY,
+        "steps": part.steps,
+        "monitor": {"every": "100%", "images": part.images},
+        "checkpoint_every": f"{part.checkpoint_every} steps",
     }
     return resolve(
         PretrainSettings, [Layer(str(recipe), load_yaml(recipe)), Layer("the benchmark", of_bench)]

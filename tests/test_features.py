@@ -88,6 +88,15 @@ def test_features_are_those_of_single_images_in_evaluation_mode(image_folder: Pa
     torch.testing.assert_close(features.values[17], alone, rtol=1e-4, atol=1e-5)
 
 
+def test_a_batch_holds_what_the_encoder_makes_of_each_picture_and_lies_in_channels_last(
+    image_folder: Path,
+) -> None:
+    dataset, model = FolderSettings(path=image_folder).open().train, encoder()
+    first = next(load_batches(model, dataset, batch_size=7, workers=2, skipped={}))
+    assert torch.equal(first.images, torch.stack([model.preprocess(dataset.image(i)) for i in first.indices]))
+    assert first.images.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_the_mode_and_the_running_statistics_are_left_as_they_were(image_folder: Path) -> None:
     dataset, model = FolderSettings(path=image_folder).open().train, encoder()
     before = {name: value.clone() for name, value in model.state_dict().items()}

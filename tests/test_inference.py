@@ -220,7 +220,7 @@ def test_it_stands_for_the_encoder() -> None:
     picture = Image.new("RGB", (50, 40), (200, 100, 0))
     assert isinstance(fast, FeatureModel)
     assert (fast.digest, fast.width, fast.training) == (encoder.digest, encoder.width, False)
-    assert torch.equal(fast.preprocess(picture), encoder.preprocess(picture))
+    assert torch.equal(fast.preprocessing(picture), encoder.preprocess(picture))
 
 
 def test_vectors_have_no_gradient_but_can_be_learned_from() -> None:
@@ -247,7 +247,7 @@ def test_a_batch_of_many_chunks_comes_back_in_order() -> None:
 
 @pytest.mark.parametrize(
     ("image_size", "threads", "images"),
-    [(32, 1, 32), (32, 2, 32), (96, 1, 32), (224, 1, 8), (224, 2, 8), (224, 16, 64), (1024, 1, 4)],
+    [(32, 1, 128), (96, 2, 128), (224, 1, 32), (224, 2, 32), (224, 16, 64), (1024, 1, 4), (2048, 1, 4)],
 )
 def test_large_images_go_through_the_network_few_at_a_time(
     image_size: int, threads: int, images: int

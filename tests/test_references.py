@@ -26,14 +26,14 @@ def encoder() -> Encoder:
 def test_pixels_are_the_colours_of_the_picture() -> None:
     pixels = Pixels(Preprocessing(image_size=8, crop_fraction=1, mean=(0, 0, 0), std=(1, 1, 1)))
     picture = Image.new("RGB", (8, 8), (255, 0, 51))
-    (row,) = pixels(pixels.preprocess(picture)[None])
+    (row,) = pixels(pixels.preprocessing(picture)[None])
     assert row.shape == (pixels.width,) == (192,)
     torch.testing.assert_close(row, torch.tensor([1.0] * 64 + [0.0] * 64 + [0.2] * 64))
 
 
 def test_large_pictures_become_32_pixels_wide() -> None:
     pixels = Pixels(Preprocessing.for_size(224))
-    assert pixels.preprocess(Image.new("RGB", (300, 200))).shape == (3, 32, 32)
+    assert pixels.preprocessing(Image.new("RGB", (300, 200))).shape == (3, 32, 32)
     assert pixels.width == 3 * 32 * 32
     assert pixels.preprocessing.crop_fraction == 0.875  # the same piece of the picture as the encoder sees
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
@@ -57,6 +58,10 @@ class Preprocessing(Settings):
 
     def __call__(self, picture: Image.Image) -> Float[Tensor, "3 S S"]:
         """Preprocess one picture of any size and mode."""
+        return self.normalise(torch.from_numpy(self.pixels(picture)).permute(2, 0, 1).contiguous())
+
+    def pixels(self, picture: Image.Image) -> UInt8[np.ndarray, "S S 3"]:
+        """Resize and cut one picture of any size and mode; `normalise` does the rest, for a batch at once."""
         from torchvision.transforms.v2 import functional as transforms
 
         picture = picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -64,7 +69,7 @@ class Preprocessing(Settings):
             picture = transforms.resize(picture, [self.short_side])
         if picture.size != (self.image_size, self.image_size):
             picture = transforms.center_crop(picture, [self.image_size])
-        return self.normalise(transforms.pil_to_tensor(picture))
+        return np.array(picture)
 
     def normalise(self, pixels: UInt8[Tensor, "*batch 3 S S"]) -> Float[Tensor, "*batch 3 S S"]:
         """Turn bytes into values in [0, 1], less the mean and over the deviation of their colour."""

@@ -1,5 +1,6 @@
 """Loading while the network computes: keys → **prefetching** → what they stand for, batch by batch."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,14 +25,25 @@ def ahead(
     Yields:
         What was loaded for the keys of each batch.
     """
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        waiting: deque[list[Future[Loaded]]] = deque()
+    workers = max(workers, 1)
+
+    def load_all(keys: Sequence[Key]) -> list[Loaded]:
+        return [load(key) for key in keys]
+
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[list[Future[list[Loaded]]]] = deque()
         for batch in batches:
-            waiting.append([pool.submit(load, key) for key in batch])
+            # a share for each thread: to hand over a small image costs more than to load it
+            shares = in_batches(len(batch), math.ceil(len(batch) / workers) or 1)
+            waiting.append([pool.submit(load_all, batch[share.start : share.stop]) for share in shares])
             if len(waiting) > _BATCHES_AHEAD:
-                yield [future.result() for future in waiting.popleft()]
+                yield _all_of(waiting.popleft())
         while waiting:
-            yield [future.result() for future in waiting.popleft()]
+            yield _all_of(waiting.popleft())
+
+
+def _all_of(shares: Iterable[Future[list[Loaded]]]) -> list[Loaded]:
+    return [loaded for share in shares for loaded in share.result()]
 
 
 def in_batches(size: int, batch_size: int) -> Iterator[range]:

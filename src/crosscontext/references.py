@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from PIL import Image
 from pydantic import AfterValidator
 from torch import Tensor, nn
 
@@ -74,10 +73,6 @@ class Pixels(nn.Module):
     def digest(self) -> str:
         """Names the model, which has no weights."""
         return f"pixels{self.preprocessing.image_size}"
-
-    def preprocess(self, picture: Image.Image) -> Float[Tensor, "3 S S"]:
-        """Turn a picture into an input."""
-        return self.preprocessing(picture)
 
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Lay the pixels of an image in one row."""

@@ -21,9 +21,6 @@ class Constant(nn.Module):
     width, digest = 4, "constant"
     preprocessing = Preprocessing.for_size(32)
 
-    def preprocess(self, picture: Image.Image) -> Tensor:
-        return pixels().preprocess(picture)
-
     def forward(self, images: Tensor) -> Tensor:
         return torch.ones(len(images), 4)
 
@@ -86,10 +83,12 @@ def test_weak_distortions_of_unlike_pictures_find_their_originals() -> None:
 def test_the_score_is_that_of_a_loop() -> None:
     settings, dataset, model = CopiesSettings(distortions=("rotation",), degrees=60), pictures(30), pixels()
     measured, mean = settings.judge(examined(dataset, model))
-    vectors = [model.preprocess(dataset.image(i)).flatten().double() for i in range(30)]
+    vectors = [model.preprocessing(dataset.image(i)).flatten().double() for i in range(30)]
     turned = {
         angle: [
-            model.preprocess(dataset.image(i).rotate(angle, Image.Resampling.BILINEAR, fillcolor=(128,) * 3))
+            model.preprocessing(
+                dataset.image(i).rotate(angle, Image.Resampling.BILINEAR, fillcolor=(128,) * 3)
+            )
             for i in range(30)
         ]
         for angle in (60, -60)

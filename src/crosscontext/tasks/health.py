@@ -72,7 +72,7 @@ class HealthSettings(Task):
             yield from self._contexts(subject, sample, features)
 
     def _alignment(self, subject: Subject, sample: Sample) -> Float[Tensor, " N"]:
-        side = subject.model.preprocess(Image.new("RGB", (1, 1))).shape[-1]
+        side = subject.model.preprocessing.image_size
         first, second = (
             extract(
                 subject.model,
@@ -128,10 +128,6 @@ class PooledHypercolumn(nn.Module):
         check_stages(chosen, self.stages, "stages of the task health")
         self.width = sum(self.stages[i].channels for i in chosen)
         self.digest, self.preprocessing = encoder.digest, encoder.preprocessing
-
-    def preprocess(self, picture: Image.Image) -> Float[Tensor, "3 S S"]:
-        """Turn a picture into an input."""
-        return self.encoder.preprocess(picture)
 
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Stack the maps and pool them."""
