@@ -78,7 +78,7 @@ def measure(short: bool) -> list[Row]:
     """Measure both; neither has a peer."""
     parts = (SHORT,) if short else FULL
     costs: list[Costs] = [fresh(overhead, part=part) for part in parts]
-    ends = [fresh(seconds_to_end) for _ in range(2 if short else 7)]
+    ends = [fresh(seconds_to_end) for _ in range(1 if short else 7)]
     return [
         *(
             compare(

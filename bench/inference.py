@@ -45,8 +45,8 @@ def compared(name: str, settings: BackboneSettings, size: int, rounds: int) -> R
     torch.manual_seed(0)
     encoder = encoder_of(settings.build(), settings, Preprocessing.for_size(size), step=0).eval()
     plain, chunk = plain_network(settings, encoder.backbone.model), chunk_size(size, torch.get_num_threads())
-    images = torch.randn(4 * chunk, 3, size, size)
-    batches = {str(batch): batch for batch in (chunk // 2, chunk, 4 * chunk)}
+    images = torch.randn(chunk, 3, size, size)
+    batches = {str(batch): batch for batch in (chunk // 4, chunk // 2, chunk)}
     sides = {batch: partial(run, plain, images, number) for batch, number in batches.items()}
     sides["ours"] = partial(run, for_inference(encoder), images, len(images))
     vectors = {side: compute() for side, compute in sides.items()}

@@ -34,7 +34,7 @@ def measure(short: bool) -> list[Row]:
     gigaflops = fresh(convolution_gigaflops)
     rows = []
     for width, steps in ((1.0, 2 if short else 6), (0.25, 6 if short else 20)):
-        ours: list[Tool] = ["cgh"] if short and width == 1 else ["cgh", "moco"]
+        ours: list[Tool] = ["cgh"] if short else ["cgh", "moco"]
         contenders: dict[str, Callable[[], float]] = {
             tool: partial(fresh, seconds_per_step, tool=tool, width=width, steps=steps)
             for tool in (*ours, "lightly")
