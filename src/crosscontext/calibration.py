@@ -27,7 +27,8 @@ from crosscontext.schedules import Plan
 from crosscontext.stepping import Stepper
 from crosscontext.workload import workload_of
 
-_TRIAL_SHARE, _TRIAL_STEPS, _UNTIMED = 8, 3, 1
+_FEWEST, _TRIAL_STEPS, _UNTIMED = 8, 3, 1
+_LONG = 0.5  # seconds of a step in which what does not grow with its images is little
 _SIDE, _FLOATS = 1024, 2**26
 _DECODED = 115.0  # images/s of a core, photometry included: python -m bench photographs, 229 on two
 _GIGA, _TERA, _MICRO = 1e9, 1e12, 1e-6
@@ -38,7 +39,7 @@ def calibrate(settings: PretrainSettings, num_images: int, notify: Callable[[str
     """Time this machine's CPU.
 
     Args:
-        settings: settled; a step of at most eight images is timed.
+        settings: settled; a step is timed, of eight images or of as many more as take half a second.
         num_images: of the training set.
         notify: is told in one line each what is timed.
 
@@ -51,9 +52,8 @@ def calibrate(settings: PretrainSettings, num_images: int, notify: Callable[[str
     flops, bandwidth = _flops(settings.precision), _bandwidth()
     notify("timing messages between two processes")
     wait, sending = _messages()
-    share = min(_TRIAL_SHARE, settings.batch_size)
-    notify(f"timing a few steps of {share} images in one process")
-    small = settings.model_copy(update={"batch_size": share, "accumulate": 1, "batch_norm": LocalSettings()})
+    notify("timing a few steps in one process")
+    small, seconds = _trial(settings, num_images)
     cores = os.cpu_count() or 1
     machine = Machine(
         title=f"this machine: {cores} cores, {torch.get_num_threads()} threads in one process",
@@ -82,9 +82,9 @@ def calibrate(settings: PretrainSettings, num_images: int, notify: Callable[[str
         ),
         assumed=("decoded_images_per_second", "disk_gigabytes_per_second"),
     )
-    work = workload_of(small, _plan(small, num_images), share)
+    work = workload_of(small, _plan(small, num_images), small.batch_size)
     least = machine.seconds((*work.forward, *work.backward, *work.update), settings.precision)
-    return machine.model_copy(update={"efficiency": least / _trial(small, num_images)})
+    return machine.model_copy(update={"efficiency": least / seconds})
 
 
 def _plan(settings: PretrainSettings, num_images: int) -> Plan:
@@ -92,7 +92,23 @@ def _plan(settings: PretrainSettings, num_images: int) -> Plan:
     return Plan(num_images, settings.batch_size, settings.steps, num_classes=1000)
 
 
-def _trial(settings: PretrainSettings, num_images: int) -> float:
+def _trial(settings: PretrainSettings, num_images: int) -> tuple[PretrainSettings, float]:
+    """The run with as many images a step as can be timed soon, and the seconds of its step."""
+    images = _FEWEST
+    while True:
+        update = {
+            "batch_size": min(images, settings.batch_size),
+            "accumulate": 1,
+            "batch_norm": LocalSettings(),
+        }
+        small = settings.model_copy(update=update)
+        seconds = _step_seconds(small, num_images)
+        if seconds >= _LONG or images >= settings.batch_size:
+            return small, seconds
+        images *= 2
+
+
+def _step_seconds(settings: PretrainSettings, num_images: int) -> float:
     """Seconds of a step on views that are ready."""
     plan = _plan(settings, num_images)
     method = build_method(settings, plan, torch.device("cpu"))
