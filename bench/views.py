@@ -14,7 +14,7 @@ from crosscontext.loading import Loader
 from crosscontext.machine import keep_memory
 from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD, ViewsSettings, resolve
 
-SIZE, BATCH, SEED = 32, 128, 0
+SIZE, BATCH, STEPS, SEED = 32, 128, 16, 0  # fewer steps would time the start of the loader
 COMMAND = "python -m bench views"
 
 
@@ -25,9 +25,8 @@ def measure(short: bool) -> list[Row]:
 
     keep_memory()  # as `pretrain` does; here the peers have it too
     torch.set_num_threads(1)
-    steps = 4 if short else 16
     data = small_set()
-    dataset = small_images(data, steps * BATCH)
+    dataset = small_images(data, STEPS * BATCH)
     one_view, lightly_pair = torchvision_view(SIZE, blur=0), lightly_views(SIZE, blur=0)
     works = {
         "ours": our_epochs(dataset, BATCH, SIZE),
@@ -36,7 +35,7 @@ def measure(short: bool) -> list[Row]:
         "limit": converting(torch.zeros(BATCH, 3, SIZE, SIZE, dtype=torch.uint8)),
     }
     timings = alternate({name: clocked(work) for name, work in works.items()}, 3 if short else 9, warmup=1)
-    ours, limit = (steps * BATCH / timings["ours"].seconds, BATCH / timings["limit"].seconds)
+    ours, limit = (STEPS * BATCH / timings["ours"].seconds, BATCH / timings["limit"].seconds)
     return [
         compare(
             f"two MoCo views of 32 px ({data}), one thread",
