@@ -6,7 +6,7 @@ import sys
 import time
 from importlib import import_module
 
-from bench.harness import CannotMeasureError, describe, write_results
+from bench.harness import CannotMeasureError, ChildFailedError, describe, write_results
 from bench.table import write_table
 from crosscontext.errors import CrossContextError, DataError
 
@@ -64,7 +64,7 @@ def run(name: str, short: bool) -> int:
     try:
         machine = describe()
         rows = import_module(f"bench.{name}").measure(short)
-    except (CannotMeasureError, CrossContextError) as error:
+    except (CannotMeasureError, ChildFailedError, CrossContextError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_CANNOT_MEASURE if isinstance(error, CannotMeasureError | DataError) else EXIT_FAILED
     write_results(name, rows, short, machine)

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 from bench import photographs, scaling, step, time_to_accuracy, views
+from bench.__main__ import EXIT_FAILED, run
 from bench.curves import Clock, Judge, Point, passing_time, read_curve
 from bench.harness import (
+    RESULTS,
     CannotMeasureError,
     ChildFailedError,
     Row,
@@ -152,6 +154,17 @@ def test_a_fresh_process_has_its_own_environment_and_gives_back_what_the_functio
 def test_a_fresh_process_that_fails_is_named() -> None:
     with pytest.raises(ChildFailedError, match=r"statistics:median failed with exit code 1"):
         fresh(statistics.median, data=[])
+
+
+def test_a_benchmark_whose_process_fails_says_so_in_one_line_and_keeps_its_last_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = {path: path.read_bytes() for path in RESULTS.glob("*.json")}
+    monkeypatch.setenv(DATA_DIR_VARIABLE, str(tmp_path))  # where there is no CIFAR-10
+    assert run("faults", short=True) == EXIT_FAILED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("faults: bench.faults:overhead failed with exit code 1")
+    assert {path: path.read_bytes() for path in RESULTS.glob("*.json")} == before
 
 
 def test_a_missing_peer_is_named_with_the_remedy() -> None:
