@@ -203,6 +203,22 @@ def test_views_are_shown_at_the_size_that_the_networks_saw(image_folder: Path, t
     assert {opened(image["src"] or "").size for image in views} == {(16, 16)}
 
 
+@pytest.mark.parametrize(
+    ("method", "kinds"),
+    [
+        ({"name": "simclr"}, {"strong"}),
+        ({"name": "cgh", "local_views": 1, "memory": {"slots": 30}}, {"weak", "strong", "local"}),
+        ({"name": "cgh", "memory": {"slots": 30}}, {"weak", "strong"}),
+    ],
+)
+def test_those_views_are_shown_that_the_method_takes(
+    method: dict[str, object], kinds: set[str], image_folder: Path, tmp_path: Path
+) -> None:
+    page = page_of(trained(image_folder, tmp_path / "run", steps=1, method=method))
+    texts = [image["alt"] or "" for image in Tags(page).all("img")]
+    assert {text.split()[1] for text in texts if " view of " in text} == kinds
+
+
 def test_pretraining_writes_the_page_unless_told_otherwise(image_folder: Path, tmp_path: Path) -> None:
     with_page = trained(image_folder, tmp_path / "with", steps=1, report=True)
     without = trained(image_folder, tmp_path / "without", steps=1)

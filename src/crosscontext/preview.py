@@ -19,7 +19,8 @@ from crosscontext.shapes import Float
 from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD, ViewsSettings, draw_view, resolve
 
 _CELL = 96  # smallest side of a cell of the contact sheet, in pixels
-_COUNTS = {"weak": 1, "strong": 2, "local": 2}
+SHOWN_COPIES = {"weak": 1, "strong": 2, "local": 2}
+"""Of each view, where all are shown: what is drawn at random is drawn twice."""
 
 
 class PreviewSettings(Settings):
@@ -57,7 +58,7 @@ def preview(settings: PreviewSettings) -> Path:
     views_picture(
         dataset,
         settings.views,
-        _COUNTS,
+        SHOWN_COPIES,
         settings.image_size,
         settings.num_images,
         settings.seed,

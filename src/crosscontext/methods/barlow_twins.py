@@ -39,7 +39,7 @@ class BarlowTwins(SiameseMethod):
         widths = settings.projection.widths(backbone.stages[-1].channels)
         super().__init__(backbone, mlp(widths, hidden_norm=True, output="plain"))
         self.redundancy_weight = settings.redundancy_weight
-        self.view_counts = {"strong": 2}
+        self.view_counts = settings.view_counts
         self.compares_images = True
 
     def forward(self, views: Views, step: int) -> Outcome:

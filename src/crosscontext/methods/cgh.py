@@ -56,6 +56,11 @@ class CGHSettings(CrossingSettings, MomentumSettings):
             )
         return self
 
+    @property
+    def view_counts(self) -> dict[str, int]:
+        """Copies of each named view that a step takes."""
+        return {"weak": 1, "strong": 1, "local": self.local_views}
+
     def build(self, backbone: Backbone, plan: Plan) -> "CGH":
         """Make student, teacher and memory around a backbone; the settings are resolved."""
         return CGH(self, backbone, plan)
@@ -67,7 +72,7 @@ class CGH(MomentumMethod):
     def __init__(self, settings: CGHSettings, backbone: Backbone, plan: Plan):
         super().__init__(settings, backbone, settings.context_names)
         self.settings, self.context_names = settings, settings.context_names
-        self.view_counts = {"weak": 1, "strong": 1, "local": settings.local_views}
+        self.view_counts = settings.view_counts
         self.warmup_steps = plan.steps(settings.warmup)
         for context in self.context_names if settings.centring != "none" else ():
             self.register_buffer(f"centre_{context}", torch.zeros(self.memory.num_slots))

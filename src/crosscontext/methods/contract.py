@@ -37,7 +37,7 @@ class Method(nn.Module, ABC):
     """A self-supervised objective with all the networks that it needs."""
 
     view_counts: dict[str, int]
-    """Copies of each named view that `forward` takes."""
+    """Copies of each named view that `forward` takes, as its settings say."""
 
     needs_labels: bool = False
     """Whether the views come with labels."""

@@ -56,6 +56,11 @@ class DINOSettings(RisingSettings):
     local_views: int = Field(0, ge=0)
     """Small crops an image (multi-crop), which the student alone sees; published: 8."""
 
+    @property
+    def view_counts(self) -> dict[str, int]:
+        """Copies of each named view that a step takes."""
+        return {"strong": 2, "local": self.local_views}
+
     def build(self, backbone: Backbone, plan: Plan) -> "DINO":
         """Make student and teacher around a backbone."""
         return DINO(self, backbone, plan)
@@ -74,7 +79,7 @@ class DINO(RisingMethod):
         )
         super().__init__(settings, backbone, project, None, plan)
         self.settings = settings
-        self.view_counts = {"strong": 2, "local": settings.local_views}
+        self.view_counts = settings.view_counts
         self.warmup_steps = plan.steps(settings.warmup)
         self.frozen_steps = plan.steps(settings.prototypes_frozen)
         self.register_buffer("centre", torch.zeros(settings.prototypes))

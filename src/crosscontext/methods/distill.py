@@ -64,6 +64,11 @@ class DistillSettings(Settings):
         """Settle what is "auto" for a set of this many images."""
         return self.model_copy(update={"memory": self.memory.resolve(num_images)})
 
+    @property
+    def view_counts(self) -> dict[str, int]:
+        """Copies of each named view that a step takes."""
+        return {"strong": 1, "local": self.local_views}
+
     def build(self, backbone: Backbone, plan: Plan) -> "Distill":
         """Load the teacher, and make student and memory around a backbone; the settings are resolved.
 
@@ -91,7 +96,7 @@ class Distill(SiameseMethod):
         self.memory = settings.memory.build(
             {"global": width, "local": width} if settings.local_views else {"global": width}
         )
-        self.view_counts = {"strong": 1, "local": settings.local_views}
+        self.view_counts = settings.view_counts
 
     @property
     def networks(self) -> list[nn.Module]:

@@ -36,7 +36,7 @@ class MoCo(MomentumMethod):
     def __init__(self, settings: MoCoSettings, backbone: Backbone):
         super().__init__(settings, backbone, {"global"})
         self.temperature = settings.temperature
-        self.view_counts = {"strong": 2}
+        self.view_counts = settings.view_counts
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute InfoNCE between two strong views."""

@@ -34,6 +34,11 @@ class MomentumSettings(Settings):
     """Whose backbone is measured and becomes the encoder; published: the student's. The teacher's is an
     average over the last steps."""
 
+    @property
+    def view_counts(self) -> dict[str, int]:
+        """Copies of each named view that a step takes."""
+        return {"strong": 2}
+
     def resolve(self: SettingsT, num_images: int) -> SettingsT:
         """Settle what is "auto" for a set of this many images."""
         return self.model_copy(

@@ -22,6 +22,11 @@ class RelationalSettings(MomentumSettings):
     local_views: int = Field(0, ge=0)
     """Small crops an image (multi-crop), taught like the strong view."""
 
+    @property
+    def view_counts(self) -> dict[str, int]:
+        """Copies of each named view that a step takes."""
+        return {"weak": 1, "strong": 1, "local": self.local_views}
+
 
 class RelationalMethod(MomentumMethod):
     """Student, teacher and memory.
@@ -35,7 +40,7 @@ class RelationalMethod(MomentumMethod):
     def __init__(self, settings: RelationalSettings, backbone: Backbone, own_share: float):
         super().__init__(settings, backbone, {"global"})
         self.settings, self.own_share = settings, own_share
-        self.view_counts = {"weak": 1, "strong": 1, "local": settings.local_views}
+        self.view_counts = settings.view_counts
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute the cross-entropy between the relations of a weak view and of every other view."""

@@ -30,6 +30,11 @@ class SiameseSettings(Settings):
     projection: ProjectionSettings = ProjectionSettings()
     """Of the pooled features; BatchNorm follows its hidden layers."""
 
+    @property
+    def view_counts(self) -> dict[str, int]:
+        """Copies of each named view that a step takes."""
+        return {"strong": 2}
+
     def resolve(self: SettingsT, num_images: int) -> SettingsT:
         """Settle what is "auto" for a set of this many images: nothing is."""
         return self

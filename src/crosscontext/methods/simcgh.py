@@ -60,6 +60,11 @@ class SimCGHSettings(CrossingSettings):
         """Settle what is "auto" for a set of this many images: nothing is."""
         return self
 
+    @property
+    def view_counts(self) -> dict[str, int]:
+        """Copies of each named view that a step takes."""
+        return {"strong": 2, "local": self.local_views}
+
     def build(self, backbone: Backbone, plan: Plan) -> "SimCGH":
         """Make the student around a backbone."""
         return SimCGH(self, backbone)
@@ -74,7 +79,7 @@ class SimCGH(Method):
         super().__init__()
         self.settings = settings
         self.student = settings.contexts.build(backbone, settings.context_names)
-        self.view_counts = {"strong": 2, "local": settings.local_views}
+        self.view_counts = settings.view_counts
         self.compares_images = True
 
     @property

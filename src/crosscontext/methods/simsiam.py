@@ -40,7 +40,7 @@ class SimSiam(SiameseMethod):
         *_, width = widths = settings.projection.widths(backbone.stages[-1].channels)
         predict = mlp((width, settings.prediction_width, width), hidden_norm=True)
         super().__init__(backbone, mlp(widths, hidden_norm=True, output="norm"), predict)
-        self.view_counts = {"strong": 2}
+        self.view_counts = settings.view_counts
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute the negative cosine, each view predicting the other (eq. 4)."""

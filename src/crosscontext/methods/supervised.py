@@ -26,6 +26,11 @@ class SupervisedSettings(Settings):
         """Settle what is "auto" for a set of this many images: nothing is."""
         return self
 
+    @property
+    def view_counts(self) -> dict[str, int]:
+        """Copies of each named view that a step takes."""
+        return {"weak": 1}
+
     def build(self, backbone: Backbone, plan: Plan) -> "Supervised":
         """Put a classifier on top of a backbone.
 
@@ -37,7 +42,7 @@ class SupervisedSettings(Settings):
                 "method is supervised, but the training images have no classes. Give a folder with a "
                 "sub-folder a class, or a labelled set, or choose a method that needs no labels, e.g. cgh."
             )
-        return Supervised(backbone, plan.num_classes)
+        return Supervised(self, backbone, plan.num_classes)
 
 
 class Supervised(SiameseMethod):
@@ -45,9 +50,9 @@ class Supervised(SiameseMethod):
 
     needs_labels = True
 
-    def __init__(self, backbone: Backbone, num_classes: int):
+    def __init__(self, settings: SupervisedSettings, backbone: Backbone, num_classes: int):
         super().__init__(backbone, nn.Linear(backbone.stages[-1].channels, num_classes))
-        self.view_counts = {"weak": 1}
+        self.view_counts = settings.view_counts
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute the cross-entropy between labels and predictions for a weak view."""
