@@ -20,7 +20,7 @@ from crosscontext.views import IMAGENET_MEAN, IMAGENET_STD, ViewsSettings, draw_
 
 _CELL = 96  # smallest side of a cell of the contact sheet, in pixels
 SHOWN_COPIES = {"weak": 1, "strong": 2, "local": 2}
-"""Of each view that a picture or a page shows: two, so that one sees how they differ; a weak one hardly does."""
+"""Of each view in a picture or on a page: two, so that one sees how they differ, as weak ones hardly do."""
 
 
 class PreviewSettings(Settings):
