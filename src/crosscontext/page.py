@@ -23,7 +23,7 @@ from crosscontext.methods.momentum import MomentumSettings
 from crosscontext.page_parts import Metrics, contests_of, curves_of, facts_of, last_of, rise_of, score_rows
 from crosscontext.page_pictures import DrawnViews, pictures_of
 from crosscontext.planning import PretrainSettings
-from crosscontext.preview import SHOWN_COPIES
+from crosscontext.preview import SHOWN_COPIES, copies
 from crosscontext.results import Score, read_results
 from crosscontext.run_folder import RunFolder, write_atomically
 from crosscontext.settings import Settings, load_yaml
@@ -225,14 +225,11 @@ def _views(saved: PretrainSettings | None, encoder: Encoder) -> DrawnViews:
     """Settle which views are shown, and how: as the run drew them, or one with this encoder would."""
     if saved is None:
         side = encoder.preprocessing.image_size
-        return DrawnViews(resolve_views(ViewsSettings(), side), _copies(["weak", "strong"]), side)
+        shown = {name: SHOWN_COPIES[name] for name in ("weak", "strong")}
+        return DrawnViews(resolve_views(ViewsSettings(), side), copies(shown), side)
     assert isinstance(saved.image_size, int), "the settings of a run are resolved"
-    taken = [name for name, count in saved.method.view_counts.items() if count]
-    return DrawnViews(saved.views, _copies(taken), saved.image_size)
-
-
-def _copies(names: list[str]) -> tuple[tuple[str, int], ...]:
-    return tuple((name, copy) for name in names for copy in range(SHOWN_COPIES[name]))
+    shown = {name: SHOWN_COPIES[name] for name, count in saved.method.view_counts.items() if count}
+    return DrawnViews(saved.views, copies(shown), saved.image_size)
 
 
 def _stages(saved: PretrainSettings | None, encoder: Encoder) -> tuple[int, ...]:

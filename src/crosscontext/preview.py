@@ -4,6 +4,7 @@ dataset + views → **preview** → one image file
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -88,7 +89,7 @@ def views_picture(
         path: of the PNG file.
     """
     settings = resolve(settings, image_size)
-    views = [(name, copy) for name, number in counts.items() for copy in range(number)]
+    views = copies(counts)
     images = permutation(seed, 0, len(dataset.names))[:num_images].tolist()
     zoom = max(1, math.ceil(_CELL / image_size))  # small views are shown with their pixels enlarged
     cell, gap, head = zoom * image_size, 8, 20
@@ -106,6 +107,11 @@ def views_picture(
         for column, picture in enumerate(pictures):
             sheet.paste(picture, (gap + column * (cell + gap), head + row * (cell + gap)))
     sheet.save(path, format="PNG")
+
+
+def copies(counts: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    """List the views: the name of each, and the number of the copy."""
+    return tuple((name, copy) for name, count in counts.items() for copy in range(count))
 
 
 def as_picture(

@@ -42,7 +42,6 @@ class BYOL(RisingMethod):
         project = mlp(widths, hidden_norm=True, output="plain")
         predict = mlp((width, settings.prediction_width, width), hidden_norm=True, output="plain")
         super().__init__(settings, backbone, project, predict, plan)
-        self.view_counts = settings.view_counts
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute the squared distances between unit rows, each view predicting the other (eq. 2)."""

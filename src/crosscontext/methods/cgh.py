@@ -72,7 +72,6 @@ class CGH(MomentumMethod):
     def __init__(self, settings: CGHSettings, backbone: Backbone, plan: Plan):
         super().__init__(settings, backbone, settings.context_names)
         self.settings, self.context_names = settings, settings.context_names
-        self.view_counts = settings.view_counts
         self.warmup_steps = plan.steps(settings.warmup)
         for context in self.context_names if settings.centring != "none" else ():
             self.register_buffer(f"centre_{context}", torch.zeros(self.memory.num_slots))

@@ -42,7 +42,6 @@ class CO2(MomentumMethod):
     def __init__(self, settings: CO2Settings, backbone: Backbone):
         super().__init__(settings, backbone, {"global"})
         self.settings = settings
-        self.view_counts = settings.view_counts
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute InfoNCE between two strong views, and the divergence between their relations."""

@@ -79,7 +79,6 @@ class DINO(RisingMethod):
         )
         super().__init__(settings, backbone, project, None, plan)
         self.settings = settings
-        self.view_counts = settings.view_counts
         self.warmup_steps = plan.steps(settings.warmup)
         self.frozen_steps = plan.steps(settings.prototypes_frozen)
         self.register_buffer("centre", torch.zeros(settings.prototypes))

@@ -36,7 +36,6 @@ class MoCo(MomentumMethod):
     def __init__(self, settings: MoCoSettings, backbone: Backbone):
         super().__init__(settings, backbone, {"global"})
         self.temperature = settings.temperature
-        self.view_counts = settings.view_counts
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute InfoNCE between two strong views."""

@@ -62,6 +62,7 @@ class MomentumMethod(Method):
 
     def __init__(self, settings: MomentumSettings, backbone: Backbone, names: Collection[ContextName]):
         super().__init__()
+        self.view_counts = settings.view_counts
         self._keep = settings.keep
         self.student = settings.contexts.build(backbone, names)
         self.teacher: Teacher[dict[str, Tensor]] = Teacher(self.student, settings.momentum)

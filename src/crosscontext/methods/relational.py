@@ -40,7 +40,6 @@ class RelationalMethod(MomentumMethod):
     def __init__(self, settings: RelationalSettings, backbone: Backbone, own_share: float):
         super().__init__(settings, backbone, {"global"})
         self.settings, self.own_share = settings, own_share
-        self.view_counts = settings.view_counts
 
     def forward(self, views: Views, step: int) -> Outcome:
         """Compute the cross-entropy between the relations of a weak view and of every other view."""

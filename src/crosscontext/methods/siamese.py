@@ -127,6 +127,7 @@ class RisingMethod(SiameseMethod):
         plan: Plan,
     ):
         super().__init__(backbone, project, predict)
+        self.view_counts = settings.view_counts
         self._keep, self._total_steps = settings.keep, plan.total_steps
         self.teacher: Teacher[Tensor] = Teacher(self.student.network, settings.momentum)
 
